@@ -1,0 +1,317 @@
+package manifest
+
+// APIVersion is the only apiVersion accepted.
+const APIVersion = "maqet.io/v1alpha1"
+
+// Kind names a kind of object.
+type Kind string
+
+// The kinds of objects a manifest may hold.
+const (
+	KindVirtualMachine Kind = "VirtualMachine"
+	KindSnapshot       Kind = "Snapshot"
+)
+
+// Metadata names an object and says what people attach to it.
+type Metadata struct {
+	// Name is a DNS-1123 label of at most 63 characters, unique among the
+	// objects of its kind.
+	Name string `json:"name"`
+	// Labels are for selecting and grouping; changing them never touches a guest.
+	Labels map[string]string `json:"labels,omitempty"`
+	// Annotations are free notes of people and tools; changing them never touches a guest.
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+// VirtualMachine is one QEMU guest as it should be.
+type VirtualMachine struct {
+	APIVersion string             `json:"apiVersion"`
+	Kind       Kind               `json:"kind"`
+	Metadata   Metadata           `json:"metadata"`
+	Spec       VirtualMachineSpec `json:"spec"`
+}
+
+// PowerState is what a machine should be doing.
+type PowerState string
+
+// The power states. Absent means Running.
+const (
+	PowerRunning PowerState = "Running"
+	PowerPaused  PowerState = "Paused"
+	PowerStopped PowerState = "Stopped"
+)
+
+// VirtualMachineSpec says everything about the wanted machine. A key that is
+// absent is not passed to QEMU, which then decides by itself.
+type VirtualMachineSpec struct {
+	// PowerState is Running, Paused or Stopped. Absent: Running.
+	PowerState PowerState `json:"powerState,omitempty"`
+	// Emulator chooses the QEMU binary and how it is run.
+	Emulator *Emulator `json:"emulator,omitempty"`
+	// Machine is the board. Absent: QEMU's default board for the binary.
+	Machine *Machine `json:"machine,omitempty"`
+	// CPU is the processor. Absent: QEMU's default model, one vCPU.
+	CPU *CPU `json:"cpu,omitempty"`
+	// Memory is the guest's RAM. Absent: QEMU's default (128 MiB on x86).
+	Memory *Memory `json:"memory,omitempty"`
+	// Boot is the order of boot devices and the directly loaded kernel.
+	Boot *Boot `json:"boot,omitempty"`
+	// Disks are the block devices, in the order the guest meets them.
+	Disks []Disk `json:"disks,omitempty"`
+	// NICs are the network cards.
+	NICs []NIC `json:"nics,omitempty"`
+	// Serial gives the machine a serial line. Absent: none.
+	Serial *Serial `json:"serial,omitempty"`
+	// Devices are further devices, passed to QEMU's -device.
+	Devices []Device `json:"devices,omitempty"`
+	// Shutdown says how the guest is asked to end. Absent: ACPI, 60s.
+	Shutdown *Shutdown `json:"shutdown,omitempty"`
+	// Readiness says when the guest counts as Ready. Absent: when QEMU says running.
+	Readiness *Readiness `json:"readiness,omitempty"`
+	// OnDelete says what goes with the machine when it is deleted.
+	OnDelete *OnDelete `json:"onDelete,omitempty"`
+}
+
+// Emulator chooses the QEMU binary and its accelerators.
+type Emulator struct {
+	// Binary is a name looked up in PATH or an absolute path. Absent: qemu-system
+	// of the host's own architecture.
+	Binary string `json:"binary,omitempty"`
+	// Accelerators are tried in order by QEMU while it initialises. Absent: not passed.
+	Accelerators []string `json:"accelerators,omitempty"`
+	// ExtraArgs are appended to the command line as they are; those that maqet
+	// itself owns are refused.
+	ExtraArgs []string `json:"extraArgs,omitempty"`
+	// DefaultDevices true leaves out -nodefaults, so QEMU adds its default devices.
+	DefaultDevices bool `json:"defaultDevices,omitempty"`
+}
+
+// Machine is the emulated board.
+type Machine struct {
+	// Type is a machine type of the binary, such as q35, pc or none.
+	Type string `json:"type,omitempty"`
+	// HotplugPorts are spare PCIe root ports beyond the used ones. Absent: 0.
+	HotplugPorts int `json:"hotplugPorts,omitempty"`
+	// Properties are machine properties: strings, numbers or booleans.
+	Properties map[string]Scalar `json:"properties,omitempty"`
+}
+
+// CPU is the processor model and count.
+type CPU struct {
+	// Model is the name of a CPU model of the binary, without features.
+	Model string `json:"model,omitempty"`
+	// Count is the number of vCPUs. Absent: 1 or the product of the topology.
+	Count int `json:"count,omitempty"`
+	// Topology arranges the vCPUs; its product must equal Count.
+	Topology *Topology `json:"topology,omitempty"`
+}
+
+// Topology is sockets x cores x threads; each absent factor is 1.
+type Topology struct {
+	Sockets int `json:"sockets,omitempty"`
+	Cores   int `json:"cores,omitempty"`
+	Threads int `json:"threads,omitempty"`
+}
+
+// Memory is the guest's RAM.
+type Memory struct {
+	// Size is a multiple of 1 MiB.
+	Size Quantity `json:"size"`
+}
+
+// Boot is what the guest starts from.
+type Boot struct {
+	// Order lists names of disks and nics; the first is tried first.
+	Order []string `json:"order,omitempty"`
+	// Kernel is loaded directly by QEMU instead of a boot loader.
+	Kernel *Kernel `json:"kernel,omitempty"`
+}
+
+// Kernel is a kernel loaded directly by QEMU.
+type Kernel struct {
+	// Image is the path of the kernel.
+	Image string `json:"image"`
+	// Initrd is the path of the initial RAM disk.
+	Initrd string `json:"initrd,omitempty"`
+	// Cmdline is the kernel's command line.
+	Cmdline string `json:"cmdline,omitempty"`
+}
+
+// DiskFormat is the format of a disk image file.
+type DiskFormat string
+
+// The disk formats.
+const (
+	FormatQcow2 DiskFormat = "qcow2"
+	FormatRaw   DiskFormat = "raw"
+)
+
+// Bus is what a disk is attached to.
+type Bus string
+
+// The disk buses. Absent: virtio; for a cdrom on q35 sata.
+const (
+	BusVirtio Bus = "virtio"
+	BusSATA   Bus = "sata"
+)
+
+// Media is what a drive holds.
+type Media string
+
+// The media. Absent: disk.
+const (
+	MediaDisk  Media = "disk"
+	MediaCDROM Media = "cdrom"
+)
+
+// Disk is one drive. Exactly one of Size and File is given.
+type Disk struct {
+	// Name is unique among the machine's disks, nics and devices.
+	Name string `json:"name"`
+	// Size makes maqet create an empty qcow2 of that size once and keep it.
+	Size Quantity `json:"size,omitempty"`
+	// File is an existing image, never created, resized or deleted by maqet.
+	File string `json:"file,omitempty"`
+	// Format is qcow2 or raw. Absent with Size: qcow2; required with File.
+	Format DiskFormat `json:"format,omitempty"`
+	// Bus is what the drive is attached to.
+	Bus Bus `json:"bus,omitempty"`
+	// Media is disk or cdrom. A cdrom is always read-only.
+	Media Media `json:"media,omitempty"`
+	// ReadOnly forbids the guest to write.
+	ReadOnly bool `json:"readOnly,omitempty"`
+}
+
+// NIC is one network card. Exactly one of User and Bridge is given.
+type NIC struct {
+	// Name is unique among the machine's disks, nics and devices.
+	Name string `json:"name"`
+	// Model is the device driver. Absent: virtio-net-pci.
+	Model string `json:"model,omitempty"`
+	// MAC is the card's address. Absent: generated once and kept with the machine's identity.
+	MAC string `json:"mac,omitempty"`
+	// User is QEMU's own user-mode network.
+	User *UserNet `json:"user,omitempty"`
+	// Bridge connects the card to a bridge of the host.
+	Bridge *BridgeNet `json:"bridge,omitempty"`
+}
+
+// UserNet is QEMU's user-mode network (slirp).
+type UserNet struct {
+	// Forward lists "tcp:HOSTADDR:HOSTPORT:GUESTPORT" or udp.
+	Forward []string `json:"forward,omitempty"`
+}
+
+// BridgeNet is a bridge of the host, joined through qemu-bridge-helper.
+type BridgeNet struct {
+	// Name is the bridge's interface name.
+	Name string `json:"name"`
+}
+
+// Serial is the machine's first serial line.
+type Serial struct {
+	// Log keeps everything the guest writes in the machine's serial log.
+	Log bool `json:"log,omitempty"`
+}
+
+// Device is any further device.
+type Device struct {
+	// Name is unique among the machine's disks, nics and devices, and is QEMU's id.
+	Name string `json:"name"`
+	// Driver is QEMU's device type.
+	Driver string `json:"driver"`
+	// Properties are the device's properties: strings, numbers or booleans.
+	Properties map[string]Scalar `json:"properties,omitempty"`
+}
+
+// ShutdownMethod is one way to ask a guest to end.
+type ShutdownMethod string
+
+// ShutdownACPI presses the virtual power button (QMP system_powerdown).
+const ShutdownACPI ShutdownMethod = "ACPI"
+
+// Shutdown says how a guest is asked to end and how long it may take.
+type Shutdown struct {
+	// Methods are tried in order. Absent: [ACPI].
+	Methods []ShutdownMethod `json:"methods,omitempty"`
+	// Timeout is how long the guest may take before QEMU is told to quit. Absent: 60s.
+	Timeout Duration `json:"timeout,omitempty"`
+}
+
+// Readiness says when a started guest counts as Ready. Exactly one of Serial and TCP is given.
+type Readiness struct {
+	// Serial waits for text on the serial line; needs serial.log.
+	Serial *SerialReadiness `json:"serial,omitempty"`
+	// TCP waits until a port of the guest accepts connections.
+	TCP *TCPReadiness `json:"tcp,omitempty"`
+	// Timeout is how long the guest may take. Absent: 120s.
+	Timeout Duration `json:"timeout,omitempty"`
+}
+
+// SerialReadiness waits for a line of the guest's serial output.
+type SerialReadiness struct {
+	// Match is a regular expression (RE2) looked for in what this start of the guest wrote.
+	Match string `json:"match"`
+}
+
+// TCPReadiness waits for a port of the guest.
+type TCPReadiness struct {
+	// Port is the guest's port. Without Host it must be the target of one of the
+	// machine's forwards, and is reached through it.
+	Port int `json:"port"`
+	// Host is the guest's own address, for guests on a bridge.
+	Host string `json:"host,omitempty"`
+}
+
+// DiskPolicy says what happens to a machine's disks.
+type DiskPolicy string
+
+// The disk policies. Absent: Keep.
+const (
+	DisksKeep   DiskPolicy = "Keep"
+	DisksDelete DiskPolicy = "Delete"
+)
+
+// OnDelete says what goes with a deleted machine.
+type OnDelete struct {
+	// Disks is Keep or Delete; Delete needs an asked-for delete too. Absent: Keep.
+	Disks DiskPolicy `json:"disks,omitempty"`
+}
+
+// Snapshot is a point in time of one machine that should exist.
+type Snapshot struct {
+	APIVersion string       `json:"apiVersion"`
+	Kind       Kind         `json:"kind"`
+	Metadata   Metadata     `json:"metadata"`
+	Spec       SnapshotSpec `json:"spec"`
+}
+
+// SnapshotMethod says what a snapshot holds.
+type SnapshotMethod string
+
+// The snapshot methods. Absent: Disk.
+const (
+	SnapshotDisk SnapshotMethod = "Disk"
+	SnapshotFull SnapshotMethod = "Full"
+)
+
+// SnapshotPolicy says what happens to the data when the object is removed.
+type SnapshotPolicy string
+
+// The snapshot policies. Absent: Keep.
+const (
+	SnapshotKeep   SnapshotPolicy = "Keep"
+	SnapshotDelete SnapshotPolicy = "Delete"
+)
+
+// SnapshotSpec cannot be changed once the snapshot is taken.
+type SnapshotSpec struct {
+	// VirtualMachine is the machine's name.
+	VirtualMachine string `json:"virtualMachine"`
+	// Method is Disk or Full. Absent: Disk.
+	Method SnapshotMethod `json:"method,omitempty"`
+	// Deadline is how long taking it may last. Absent: 5m.
+	Deadline Duration `json:"deadline,omitempty"`
+	// OnDelete is Keep or Delete. Absent: Keep.
+	OnDelete SnapshotPolicy `json:"onDelete,omitempty"`
+}
