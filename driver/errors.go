@@ -1,0 +1,36 @@
+package driver
+
+import "errors"
+
+// LifecycleError is a machine that could not be started, stopped, observed or
+// changed. It names the machine, what was tried, the cause and the remedy.
+type LifecycleError struct {
+	// VM is the machine's name.
+	VM string
+	// Op is what was tried, such as "start".
+	Op string
+	// Refused tells that QEMU or QMP itself refused, as opposed to the host.
+	Refused bool
+	// Err is the cause.
+	Err error
+	// Hint is what to do next; may be empty.
+	Hint string
+}
+
+// Error is "start web: cause; hint".
+func (e *LifecycleError) Error() string {
+	text := e.Op + " " + e.VM + ": " + e.Err.Error()
+	if e.Hint != "" {
+		text += "; " + e.Hint
+	}
+	return text
+}
+
+// Unwrap is the cause.
+func (e *LifecycleError) Unwrap() error { return e.Err }
+
+// ErrUnresponsive is wrapped when a machine's QEMU does not answer.
+var ErrUnresponsive = errors.New("QEMU does not answer")
+
+// ErrForeign is wrapped when a process is not one that maqet started.
+var ErrForeign = errors.New("the process is not maqet's")

@@ -1,0 +1,215 @@
+package driver
+
+import (
+	"time"
+
+	"github.com/maqet/maqet/manifest"
+)
+
+// Presence says whether a machine's QEMU process is there and answers.
+type Presence string
+
+// The presences.
+const (
+	// Absent is proved: no process has the machine's uuid.
+	Absent Presence = "Absent"
+	// Alive is a process that is ours and answered over QMP.
+	Alive Presence = "Alive"
+	// Unresponsive is a process that is ours but does not answer in time, or
+	// whose sockets are lost.
+	Unresponsive Presence = "Unresponsive"
+	// Unknown means that looking itself failed.
+	Unknown Presence = "Unknown"
+)
+
+// The reasons that go with Unresponsive and Unknown.
+const (
+	ReasonNoAnswer    = "NoAnswer"
+	ReasonSocketsLost = "SocketsLost"
+	ReasonSocketBusy  = "SocketBusy"
+	ReasonStartFailed = "StartFailed"
+	ReasonLookFailed  = "LookFailed"
+	ReasonForeign     = "ForeignProcess"
+)
+
+// Observed is what is true of one machine now.
+type Observed struct {
+	Name     string
+	At       time.Time
+	Presence Presence
+	// Reason, Message and Hint explain a presence that is not Alive or Absent.
+	Reason, Message, Hint string
+	// PID and StartedAt are of the process; zero when Absent.
+	PID       int
+	StartedAt time.Time
+	// Guest is what QMP said; nil unless Alive.
+	Guest *Guest
+	// Launched is the launch record; nil when there is none.
+	Launched *Launched
+	// Intent is what was begun and is not over; nil when nothing was.
+	Intent *Intent
+	// Ended is how the last process ended, when it left its records behind.
+	Ended *Ended
+	// Identity is the recorded identity; nil for a machine that never had one.
+	Identity *Identity
+	// Files are the disk image files by disk name: those maqet creates and those
+	// the manifest names.
+	Files map[string]DiskFile
+	// Snapshots are the snapshots found, by tag.
+	Snapshots map[string]SnapshotState
+	// SnapshotsKnown is false when the disks could not be asked.
+	SnapshotsKnown bool
+	// Ready tells whether the readiness probe has succeeded in this run of the
+	// guest. Without a probe it is whether QEMU says running.
+	Ready bool
+}
+
+// Guest is what QEMU says of itself over QMP.
+type Guest struct {
+	// RunState is query-status' status, such as running, paused or io-error.
+	RunState    string    `json:"runState"`
+	UID         string    `json:"uid"`
+	Version     Version   `json:"qemuVersion"`
+	Accelerator string    `json:"accelerator"`
+	MachineType string    `json:"machineType"`
+	CPUs        int       `json:"cpus"`
+	Topology    Topology  `json:"topology"`
+	CPUModel    string    `json:"cpuModel,omitempty"`
+	Memory      int64     `json:"memory"`
+	Disks       []GDisk   `json:"disks"`
+	NICs        []GNIC    `json:"nics"`
+	Devices     []GDevice `json:"devices"`
+	Jobs        []Job     `json:"jobs,omitempty"`
+	// Brief is true when only the run state and the uuid were asked.
+	Brief bool `json:"-"`
+}
+
+// Topology is sockets x cores x threads.
+type Topology struct {
+	Sockets int `json:"sockets"`
+	Cores   int `json:"cores"`
+	Threads int `json:"threads"`
+}
+
+// GDisk is a drive as QEMU has it.
+type GDisk struct {
+	Name     string `json:"name"`
+	File     string `json:"file"`
+	Format   string `json:"format"`
+	Driver   string `json:"driver"`
+	ReadOnly bool   `json:"readOnly"`
+	Size     int64  `json:"size"`
+	// Snapshots are the tags of the image's internal snapshots.
+	Snapshots []ImageSnapshot `json:"snapshots,omitempty"`
+	// Bitmaps are the names of its dirty bitmaps.
+	Bitmaps []string `json:"bitmaps,omitempty"`
+}
+
+// GNIC is a network card as QEMU has it.
+type GNIC struct {
+	Name  string `json:"name"`
+	Model string `json:"model"`
+	MAC   string `json:"mac"`
+}
+
+// GDevice is a further device as QEMU has it.
+type GDevice struct {
+	Name   string `json:"name"`
+	Driver string `json:"driver"`
+}
+
+// Job is a job of QEMU (query-jobs).
+type Job struct {
+	ID     string `json:"id"`
+	Type   string `json:"type"`
+	Status string `json:"status"`
+	Error  string `json:"error,omitempty"`
+}
+
+// DiskFile is an image file on the host.
+type DiskFile struct {
+	Path   string
+	Exists bool
+	// Size is the virtual size, Format what the image says it is; both are known
+	// only when qemu-img or QEMU was asked.
+	Size   int64
+	Format string
+	// Err is why the file could not be looked at.
+	Err string
+}
+
+// EndCause is why a QEMU process ended.
+type EndCause string
+
+// The causes.
+const (
+	// EndStopped is an end that maqet asked for.
+	EndStopped EndCause = "Stopped"
+	// EndGuest is a guest that powered itself off.
+	EndGuest EndCause = "GuestPowerOff"
+	// EndSignal is a QEMU that was asked politely to end by a signal.
+	EndSignal EndCause = "Signal"
+	// EndCrash is a QEMU that left its pid file and sockets behind.
+	EndCrash EndCause = "Crash"
+	// EndHostReboot is a host that was restarted under the guest.
+	EndHostReboot EndCause = "HostReboot"
+	// EndStartFailed is a QEMU that never answered query-status.
+	EndStartFailed EndCause = "StartFailed"
+)
+
+// Ended is how a process ended, read from what it left.
+type Ended struct {
+	Cause EndCause
+	At    time.Time
+	// Boot is the boot id the process ran in.
+	Boot string
+	// Exit is the exit status in words, or "not seen".
+	Exit string
+	// LastLine is the last line QEMU wrote on stderr.
+	LastLine string
+	UID      string
+}
+
+// SnapshotRecordVersion is the format of snapshot records that this maqet writes.
+const SnapshotRecordVersion = 1
+
+// SnapshotRecord is what must be known to restore a snapshot. It lives with
+// the disks and is written before success is reported.
+type SnapshotRecord struct {
+	Version int                     `json:"version"`
+	Tag     string                  `json:"tag"`
+	UID     string                  `json:"uid"`
+	Method  manifest.SnapshotMethod `json:"method"`
+	Taken   time.Time               `json:"taken"`
+	// Consistency is Stopped, Paused or CrashConsistent, or Memory for Full.
+	Consistency string `json:"consistency"`
+	// Disks are those the snapshot is on; Without lists drives that are not in it.
+	Disks   []string `json:"disks"`
+	Without []string `json:"without,omitempty"`
+	// Launched is the launch record of the running machine; nil for a stopped one.
+	Launched *Launched `json:"launched,omitempty"`
+	// Guest is the device set, vCPUs, memory and machine type at that time.
+	Guest    *Guest        `json:"guest,omitempty"`
+	QEMU     Version       `json:"qemu"`
+	Duration time.Duration `json:"duration"`
+}
+
+// SnapshotState is one tag as the disks show it.
+type SnapshotState struct {
+	Tag string
+	// Disks are the disks that carry the tag.
+	Disks []string
+	// Record is the snapshot record; nil for a tag that maqet did not take.
+	Record *SnapshotRecord
+	// VMStateSize is the size of the saved memory; 0 for a disk-only snapshot.
+	VMStateSize int64
+	// Date is when QEMU says it was taken.
+	Date time.Time
+}
+
+// ImageSnapshot is an internal snapshot of one image.
+type ImageSnapshot struct {
+	Tag         string    `json:"tag"`
+	VMStateSize int64     `json:"vmStateSize"`
+	Date        time.Time `json:"date"`
+}

@@ -1,0 +1,7 @@
+// Package layout names every file and folder that maqet keeps on a host, in
+// one place. It only computes paths; making folders and files is for the
+// packages that own them.
+//
+// The run dir dies with the boot, the state dir does not. The name "locks" is
+// taken in the run dir, so no machine can have it.
+package layout

@@ -1,0 +1,146 @@
+package layout
+
+import (
+	"path/filepath"
+)
+
+// Layout is the pair of folders everything of one maqet lies in.
+type Layout struct {
+	// State survives the boot: database, disks, identities, logs.
+	State string
+	// Run dies with the boot: sockets, locks, launch records.
+	Run string
+}
+
+// Default is the layout of a user: root has /var/lib/maqet and /run/maqet,
+// others the XDG base directories (XDG Base Directory Specification 0.8).
+// The flags or MAQET_STATE_DIR and MAQET_RUN_DIR override either.
+func Default(getenv func(string) string, home string, root bool) Layout {
+	var l Layout
+	switch {
+	case root:
+		l = Layout{State: "/var/lib/maqet", Run: "/run/maqet"}
+	default:
+		state := getenv("XDG_STATE_HOME")
+		if state == "" {
+			state = filepath.Join(home, ".local", "state")
+		}
+		l.State = filepath.Join(state, "maqet")
+		if run := getenv("XDG_RUNTIME_DIR"); run != "" {
+			l.Run = filepath.Join(run, "maqet")
+		}
+	}
+	if s := getenv("MAQET_STATE_DIR"); s != "" {
+		l.State = s
+		if root {
+			// A private state dir never shares the system's run dir.
+			l.Run = ""
+		}
+	}
+	if r := getenv("MAQET_RUN_DIR"); r != "" {
+		l.Run = r
+	}
+	return l.complete()
+}
+
+// With replaces the folders that are not empty.
+func (l Layout) With(state, run string) Layout {
+	if state != "" && state != l.State {
+		l = Layout{State: state}
+	}
+	if run != "" {
+		l.Run = run
+	}
+	return l.complete()
+}
+
+func (l Layout) complete() Layout {
+	if l.Run == "" {
+		l.Run = filepath.Join(l.State, "run")
+	}
+	return l
+}
+
+// Database is the bbolt file.
+func (l Layout) Database() string { return filepath.Join(l.State, "state.db") }
+
+// StateID is the file that gives the state dir its id.
+func (l Layout) StateID() string { return filepath.Join(l.State, "id") }
+
+// RunOwner is the file in the run dir that names the state dir it belongs to, by id.
+func (l Layout) RunOwner() string { return filepath.Join(l.Run, "state-id") }
+
+// DiskDir holds a machine's disks, identity and snapshot records.
+func (l Layout) DiskDir(vm string) string { return filepath.Join(l.State, "disks", vm) }
+
+// Disk is a disk that maqet created.
+func (l Layout) Disk(vm, disk string) string { return filepath.Join(l.DiskDir(vm), disk+".qcow2") }
+
+// Identity is what a guest recognises itself by.
+func (l Layout) Identity(vm string) string { return filepath.Join(l.DiskDir(vm), "identity.json") }
+
+// SnapshotDir holds the snapshot records of a machine.
+func (l Layout) SnapshotDir(vm string) string { return filepath.Join(l.DiskDir(vm), "snapshots") }
+
+// Snapshot is the record of one snapshot.
+func (l Layout) Snapshot(vm, tag string) string {
+	return filepath.Join(l.SnapshotDir(vm), tag+".json")
+}
+
+// Kept is where the disks of a deleted machine wait.
+func (l Layout) Kept(vm, uid8 string) string {
+	return filepath.Join(l.State, "disks", ".kept", vm+"-"+uid8)
+}
+
+// LogDir holds the logs of a machine.
+func (l Layout) LogDir(vm string) string { return filepath.Join(l.State, "logs", vm) }
+
+// SerialLog is what the guest wrote on its serial line.
+func (l Layout) SerialLog(vm string) string { return filepath.Join(l.LogDir(vm), "serial.log") }
+
+// QEMULog is what QEMU wrote on stderr.
+func (l Layout) QEMULog(vm string) string { return filepath.Join(l.LogDir(vm), "qemu.log") }
+
+// Cache holds answers that cost time to get, such as a binary's probe.
+func (l Layout) Cache() string { return filepath.Join(l.State, "cache") }
+
+// RunDir holds the sockets and records of a running machine.
+func (l Layout) RunDir(vm string) string { return filepath.Join(l.Run, vm) }
+
+// PIDFile is written and locked by QEMU itself.
+func (l Layout) PIDFile(vm string) string { return filepath.Join(l.RunDir(vm), "qemu.pid") }
+
+// Launched is the launch record.
+func (l Layout) Launched(vm string) string { return filepath.Join(l.RunDir(vm), "launched.json") }
+
+// Intent is what was begun and is not yet observed.
+func (l Layout) Intent(vm string) string { return filepath.Join(l.RunDir(vm), "intent.json") }
+
+// QMPSocket is for whoever stays connected for events.
+func (l Layout) QMPSocket(vm string) string { return filepath.Join(l.RunDir(vm), "qmp.sock") }
+
+// CLISocket is for short visits.
+func (l Layout) CLISocket(vm string) string { return filepath.Join(l.RunDir(vm), "cli.sock") }
+
+// SerialSocket is the guest's serial line.
+func (l Layout) SerialSocket(vm string) string { return filepath.Join(l.RunDir(vm), "serial.sock") }
+
+// LockDir holds all lock files, which are never unlinked.
+func (l Layout) LockDir() string { return filepath.Join(l.Run, "locks") }
+
+// MachineLock is held for one reconcile of a machine.
+func (l Layout) MachineLock(vm string) string { return l.lock("vm-" + vm) }
+
+// CLILock is held while connected to CLISocket.
+func (l Layout) CLILock(vm string) string { return l.lock("cli-" + vm) }
+
+// QMPLock is held while connected to QMPSocket.
+func (l Layout) QMPLock(vm string) string { return l.lock("qmp-" + vm) }
+
+// DatabaseLock is held for one transaction.
+func (l Layout) DatabaseLock() string { return l.lock("db") }
+
+// ProbeLock is held while a QEMU binary is probed.
+func (l Layout) ProbeLock() string { return l.lock("probe") }
+
+func (l Layout) lock(name string) string { return filepath.Join(l.LockDir(), name+".lock") }

@@ -1,0 +1,48 @@
+package timing
+
+import "time"
+
+// Table holds every duration that maqet waits for or limits something by. A
+// manifest key, where one is named, wins over the table.
+type Table struct {
+	// Lock is how long to wait for another process's lock on a machine, socket or database.
+	Lock time.Duration `flag:"lock"`
+	// Greeting is the budget of connecting to a QMP socket and its handshake;
+	// a QEMU that exceeds it is Unresponsive.
+	Greeting time.Duration `flag:"greeting"`
+	// Query is how long QEMU may take to answer a short QMP command.
+	Query time.Duration `flag:"query"`
+	// Start is how long a new QEMU may take until it answers query-status.
+	Start time.Duration `flag:"start"`
+	// Shutdown is how long a guest may take to power off (key shutdown.timeout).
+	Shutdown time.Duration `flag:"shutdown"`
+	// Quit is how long QEMU may take to end after "quit" before it is killed.
+	Quit time.Duration `flag:"quit"`
+	// Kill is how long the kernel may take to end a killed QEMU before it is called stuck.
+	Kill time.Duration `flag:"kill"`
+	// Ready is how long a guest may take to become Ready (key readiness.timeout).
+	Ready time.Duration `flag:"ready"`
+	// Probe is how long one question to a QEMU binary may take.
+	Probe time.Duration `flag:"probe"`
+	// Image is how long one qemu-img command may take.
+	Image time.Duration `flag:"image"`
+	// Snapshot is how long taking a snapshot may last (key deadline).
+	Snapshot time.Duration `flag:"snapshot"`
+}
+
+// Default is the table that holds without flags.
+func Default() Table {
+	return Table{
+		Lock:     10 * time.Second,
+		Greeting: 3 * time.Second,
+		Query:    5 * time.Second,
+		Start:    30 * time.Second,
+		Shutdown: 60 * time.Second,
+		Quit:     10 * time.Second,
+		Kill:     5 * time.Second,
+		Ready:    120 * time.Second,
+		Probe:    10 * time.Second,
+		Image:    5 * time.Minute,
+		Snapshot: 5 * time.Minute,
+	}
+}

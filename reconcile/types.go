@@ -1,0 +1,165 @@
+package reconcile
+
+import (
+	"time"
+
+	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/manifest"
+	"github.com/maqet/maqet/state"
+)
+
+// Class is the price of a change, from nothing to data loss.
+type Class string
+
+// The classes, cheapest first.
+const (
+	ClassNone     Class = "none"
+	ClassMetadata Class = "metadata"
+	ClassLive     Class = "live"
+	ClassNextBoot Class = "next-boot"
+	ClassRestart  Class = "restart"
+	ClassRecreate Class = "recreate"
+	ClassDataLoss Class = "data-loss"
+)
+
+// Change is what is priced and shown: one field, from what is to what should be.
+type Change struct {
+	// Path is the manifest path, such as spec.memory.size or spec.disks[data].
+	Path string `json:"path"`
+	From string `json:"from,omitempty"`
+	To   string `json:"to,omitempty"`
+	// Class is the price.
+	Class Class `json:"class"`
+	// Why explains the class.
+	Why string `json:"why,omitempty"`
+	// Drift is true when no manifest changed: the machine did.
+	Drift bool `json:"drift,omitempty"`
+	// Pending is true when the change waits for permission or the next start.
+	Pending bool `json:"pending,omitempty"`
+}
+
+// StepKind is one thing that a pass does. There are no compound steps.
+type StepKind string
+
+// The steps.
+const (
+	// StepRecordEnd stores how the last process ended and clears what it left.
+	StepRecordEnd StepKind = "record-end"
+	// StepIdentity writes or extends the machine's identity.
+	StepIdentity StepKind = "identity"
+	// StepCreateDisk makes an empty image that does not exist.
+	StepCreateDisk StepKind = "create-disk"
+	// StepStart starts QEMU.
+	StepStart StepKind = "start"
+	// StepPowerdown asks the guest to end.
+	StepPowerdown StepKind = "powerdown"
+	// StepQuit tells QEMU to end.
+	StepQuit StepKind = "quit"
+	// StepKill ends QEMU by SIGKILL.
+	StepKill StepKind = "kill"
+	// StepPause stops the vCPUs.
+	StepPause StepKind = "pause"
+	// StepResume lets them run.
+	StepResume StepKind = "resume"
+	// StepClearIntent drops an intent that is over or void.
+	StepClearIntent StepKind = "clear-intent"
+	// StepTakeSnapshot takes a snapshot, or begins the job that does.
+	StepTakeSnapshot StepKind = "take-snapshot"
+	// StepFinishSnapshot verifies a finished job, writes the snapshot's record
+	// and dismisses the job.
+	StepFinishSnapshot StepKind = "finish-snapshot"
+	// StepDeleteSnapshot deletes a snapshot's data.
+	StepDeleteSnapshot StepKind = "delete-snapshot"
+	// StepForget removes the record of a machine that is stopped, and moves or
+	// deletes its disks.
+	StepForget StepKind = "forget"
+	// StepForgetSnapshot removes the record of a Snapshot object.
+	StepForgetSnapshot StepKind = "forget-snapshot"
+	// StepEndHold removes a hold that is over.
+	StepEndHold StepKind = "end-hold"
+)
+
+// Step is one thing to do now.
+type Step struct {
+	Kind StepKind `json:"kind"`
+	// Disk is the disk of StepCreateDisk, Snapshot the tag of the snapshot steps.
+	Disk     string `json:"disk,omitempty"`
+	Snapshot string `json:"snapshot,omitempty"`
+	// Method is the method of StepTakeSnapshot.
+	Method manifest.SnapshotMethod `json:"method,omitempty"`
+	// Intent is written before a step whose end is only seen later.
+	Intent *driver.Intent `json:"intent,omitempty"`
+	// DeleteDisks makes StepForget delete the disks instead of keeping them.
+	DeleteDisks bool `json:"deleteDisks,omitempty"`
+	// Why says what for, for people.
+	Why string `json:"why,omitempty"`
+}
+
+// Wait says that nothing is to be done until something happens.
+type Wait struct {
+	// For says what: "guest to power off", "snapshot job".
+	For string `json:"for"`
+	// Until is when looking again is due at the latest; zero when only an event can help.
+	Until time.Time `json:"until,omitzero"`
+	// Exit, Job and Ready tell which event is waited for.
+	Exit  bool `json:"exit,omitempty"`
+	Job   bool `json:"job,omitempty"`
+	Ready bool `json:"ready,omitempty"`
+}
+
+// Problem is why a machine cannot be brought to what it should be.
+type Problem struct {
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+	// Err is the error behind it, for exit codes; may be nil.
+	Err error `json:"-"`
+}
+
+// Plan is the answer to one look at one machine.
+type Plan struct {
+	Machine string   `json:"machine"`
+	Changes []Change `json:"changes,omitempty"`
+	// Steps are what this pass executes, in order.
+	Steps []Step `json:"steps,omitempty"`
+	// Wait is set when a later pass has more to do.
+	Wait *Wait `json:"wait,omitempty"`
+	// Problems stop the machine from converging until somebody acts.
+	Problems []Problem `json:"problems,omitempty"`
+	// Held is the hold that is honoured.
+	Held *state.Hold `json:"held,omitempty"`
+}
+
+// Empty tells that nothing is to be done, waited for or owed.
+func (p Plan) Empty() bool {
+	return len(p.Steps) == 0 && p.Wait == nil && len(p.Changes) == 0 && len(p.Problems) == 0
+}
+
+// Settled tells that this pass has nothing more to do: what remains needs
+// permission, a person or an event that maqet does not cause.
+func (p Plan) Settled() bool { return len(p.Steps) == 0 && p.Wait == nil }
+
+// Desired is what one machine should be: its record and the Snapshot objects
+// that name it.
+type Desired struct {
+	Machine   *state.Machine
+	Snapshots []*state.Snapshot
+}
+
+// Options are what the person or controller permits.
+type Options struct {
+	// AllowRestart permits restarts that a change needs.
+	AllowRestart bool
+	// Start begins a machine that is Completed.
+	Start bool
+	// Restart is an asked-for restart: the plan stops the machine once.
+	Restart bool
+	// Force skips asking the guest when stopping.
+	Force bool
+	// Who is written into intents.
+	Who string
+	// Shutdown, Quit, Kill and Snapshot are durations from the timing table.
+	Shutdown, Quit, Kill, Snapshot time.Duration
+	// BootID is the host's current boot id.
+	BootID string
+}

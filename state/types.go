@@ -1,0 +1,103 @@
+package state
+
+import (
+	"time"
+
+	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/manifest"
+)
+
+// Machine is what is remembered of one machine when everything stops. It holds
+// no transient state: whether a machine runs is always asked, never read here.
+type Machine struct {
+	// Object is the manifest as it was last applied, resolved.
+	Object manifest.VirtualMachine `json:"object"`
+	// Owner is where the object comes from.
+	Owner string `json:"owner"`
+	// Source is the file the object was read from; for messages only.
+	Source string `json:"source,omitempty"`
+	// Generation grows by one with each change of the spec.
+	Generation int64 `json:"generation"`
+	// Digest is the sha256 of the object's canonical form.
+	Digest string `json:"digest"`
+	// UID is a copy of the identity's uuid; empty before the identity is made.
+	UID string `json:"uid,omitempty"`
+	// Created and Updated are when the object was first and last written.
+	Created time.Time `json:"created"`
+	Updated time.Time `json:"updated"`
+	// Hold is an operator's temporary override; nil when there is none.
+	Hold *Hold `json:"hold,omitempty"`
+	// Deleting is a delete that was asked for and is not over.
+	Deleting *Deletion `json:"deleting,omitempty"`
+	// Restarts counts cold starts after the first one of this object.
+	Restarts int `json:"restarts,omitempty"`
+	// Starts counts every start.
+	Starts int `json:"starts,omitempty"`
+	// LastTermination is how the last process ended.
+	LastTermination *Termination `json:"lastTermination,omitempty"`
+	// Conditions remembers when a condition last changed.
+	Conditions []Condition `json:"conditions,omitempty"`
+}
+
+// Termination is a fact about the past: how a process ended.
+type Termination struct {
+	Cause driver.EndCause `json:"cause"`
+	At    time.Time       `json:"at"`
+	Boot  string          `json:"boot"`
+	Exit  string          `json:"exit"`
+	// LastLine is QEMU's last line.
+	LastLine string `json:"lastLine,omitempty"`
+	// Generation is the generation that ran.
+	Generation int64 `json:"generation"`
+}
+
+// Hold is a temporary override of what the manifest says.
+type Hold struct {
+	// PowerState overrides the spec's; empty means that nothing is touched at all.
+	PowerState manifest.PowerState `json:"powerState,omitempty"`
+	Who        string              `json:"who"`
+	Why        string              `json:"why,omitempty"`
+	Since      time.Time           `json:"since"`
+	// Until ends the hold by itself; zero means until released.
+	Until time.Time `json:"until,omitzero"`
+	// Generation is the generation held: another one ends the hold.
+	Generation int64 `json:"generation"`
+}
+
+// Deletion is an asked-for delete. It is never overwritten by a later update
+// until it is over.
+type Deletion struct {
+	Since time.Time `json:"since"`
+	Who   string    `json:"who"`
+	// DeleteDisks was asked for explicitly.
+	DeleteDisks bool `json:"deleteDisks,omitempty"`
+	// Prune tells that the object vanished from its owner's manifests.
+	Prune bool `json:"prune,omitempty"`
+}
+
+// Condition is a Kubernetes-shaped condition.
+type Condition struct {
+	Type               string    `json:"type"`
+	Status             string    `json:"status"`
+	Reason             string    `json:"reason"`
+	Message            string    `json:"message,omitempty"`
+	LastTransitionTime time.Time `json:"lastTransitionTime"`
+	ObservedGeneration int64     `json:"observedGeneration"`
+}
+
+// Snapshot is what is remembered of one Snapshot object.
+type Snapshot struct {
+	Object     manifest.Snapshot `json:"object"`
+	Owner      string            `json:"owner"`
+	Source     string            `json:"source,omitempty"`
+	Generation int64             `json:"generation"`
+	Digest     string            `json:"digest"`
+	Created    time.Time         `json:"created"`
+	// TakenUID is the uuid of the machine it was taken of; empty before.
+	TakenUID string    `json:"takenUID,omitempty"`
+	TakenAt  time.Time `json:"takenAt,omitzero"`
+	// Failed is why taking it failed for good; cleared by a changed machine or retry.
+	Failed string `json:"failed,omitempty"`
+	// Deleting is a delete that was asked for and is not over.
+	Deleting *Deletion `json:"deleting,omitempty"`
+}
