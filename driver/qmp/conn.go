@@ -1,0 +1,220 @@
+package qmp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Conn is one connection to one QMP socket, handshake done. Its methods may be
+// called from any number of goroutines.
+type Conn struct {
+	nc   net.Conn
+	name string // how errors call the peer
+	opt  Options
+	hub  *hub
+
+	writing chan struct{} // held by whoever writes; a channel, so that waiting for it heeds a context
+	lastID  atomic.Uint64
+	late    atomic.Uint64
+
+	greeted    chan struct{} // closed once greeting is set
+	greeting   Greeting
+	done       chan struct{} // closed once err is set
+	readerDone chan struct{} // closed when the reader goroutine is gone
+
+	mu      sync.Mutex
+	pending map[string]*Call
+	err     error
+}
+
+// newConn makes a Conn over nc and starts its reader.
+func newConn(nc net.Conn, name string, opt Options) *Conn {
+	c := &Conn{
+		nc: nc, name: name, opt: opt, hub: newHub(opt.EventBuffer),
+		writing:    make(chan struct{}, 1),
+		greeted:    make(chan struct{}),
+		done:       make(chan struct{}),
+		readerDone: make(chan struct{}),
+		pending:    make(map[string]*Call),
+	}
+	go c.read()
+	return c
+}
+
+// Greeting returns what QEMU said of itself.
+func (c *Conn) Greeting() Greeting { return c.greeting }
+
+// Done returns a channel that is closed when the connection has ended.
+func (c *Conn) Done() <-chan struct{} { return c.done }
+
+// Err returns nil while the connection lives, and afterwards why it ended. The
+// error matches ErrClosed and wraps the cause.
+func (c *Conn) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// LateReplies returns how many replies came for callers who had given up.
+func (c *Conn) LateReplies() uint64 { return c.late.Load() }
+
+// Subscribe returns a new subscription to events. The first one of a connection
+// begins with the first byte received, later ones begin now. Reading it slowly,
+// or never, holds up nothing.
+func (c *Conn) Subscribe() *Subscription { return c.hub.subscribe() }
+
+// Close ends the connection and every pending call, and returns when the reader
+// goroutine is gone. QEMU itself runs on. Closing twice is fine.
+func (c *Conn) Close() error {
+	err := c.end(nil)
+	<-c.readerDone
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("close the connection to %s: %w", c.name, err)
+	}
+	return nil
+}
+
+// end makes cause the reason of the end, unless there is one already, closes the
+// socket and completes every pending call.
+func (c *Conn) end(cause error) error {
+	c.mu.Lock()
+	if c.err != nil {
+		c.mu.Unlock()
+		return nil
+	}
+	if cause == nil {
+		c.err = fmt.Errorf("%w: %s: by this side", ErrClosed, c.name)
+	} else {
+		c.err = fmt.Errorf("%w: %s: %w", ErrClosed, c.name, cause)
+	}
+	pending, err := c.pending, c.err
+	c.pending = nil
+	close(c.done)
+	c.mu.Unlock()
+
+	closeErr := c.nc.Close()
+	for _, call := range pending {
+		call.finish(nil, fmt.Errorf("qmp %s: %w", call.Command, err))
+	}
+	return closeErr
+}
+
+// read is the connection's one reader, from the first byte to the last.
+func (c *Conn) read() {
+	defer close(c.readerDone)
+	lines := newLineReader(c.nc, c.opt.MaxReply)
+	for {
+		line, err := lines.next()
+		if err == nil {
+			err = c.dispatch(line)
+		}
+		if err != nil {
+			// The end comes first: whoever sees the event channel close finds Err set.
+			_ = c.end(err)
+			c.hub.finish()
+			return
+		}
+	}
+}
+
+// dispatch hands one line to whom it concerns.
+func (c *Conn) dispatch(line []byte) error {
+	m, err := decodeMessage(line)
+	if err != nil {
+		return err
+	}
+	greeted := false
+	select {
+	case <-c.greeted:
+		greeted = true
+	default:
+	}
+	switch {
+	case m.greeting != nil && greeted:
+		return protocolError(line, nil, "a second greeting")
+	case m.greeting != nil:
+		c.greeting = *m.greeting
+		close(c.greeted)
+	case !greeted:
+		return protocolError(line, nil, "the first line is no greeting, so this is no QMP socket")
+	case m.event != nil:
+		c.hub.publish(*m.event)
+	default:
+		c.deliver(m.reply)
+	}
+	return nil
+}
+
+// deliver completes the call that r answers, or counts r as late.
+func (c *Conn) deliver(r *reply) {
+	call := c.forget(r.id)
+	if call == nil {
+		c.late.Add(1)
+		return
+	}
+	if r.err != nil {
+		r.err.Command = call.Command
+		call.finish(nil, r.err)
+		return
+	}
+	call.finish(r.value, nil)
+}
+
+// register makes the calls findable by id. It fails when the connection is over.
+func (c *Conn) register(calls []*Call) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return c.err
+	}
+	for _, call := range calls {
+		c.pending[call.id] = call
+	}
+	return nil
+}
+
+// forget takes the call with this id from the pending ones, if it is there.
+func (c *Conn) forget(id string) *Call {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	call := c.pending[id]
+	delete(c.pending, id)
+	return call
+}
+
+func (c *Conn) nextID() string { return strconv.FormatUint(c.lastID.Add(1), 10) }
+
+// handshake writes qmp_capabilities and the calls in one write, and waits for the
+// greeting and the answer. Any failure ends the connection.
+func (c *Conn) handshake(ctx context.Context, calls []*Call) error {
+	start := time.Now()
+	enter := NewCall("qmp_capabilities", nil, nil)
+	err := c.Send(ctx, append([]*Call{enter}, calls...)...)
+	if err == nil {
+		err = enter.Wait(ctx)
+	}
+	if err == nil {
+		return nil
+	}
+	stage := "no greeting"
+	select {
+	case <-c.greeted:
+		stage = "greeted, but not ready"
+	default:
+	}
+	if ctx.Err() != nil {
+		err = fmt.Errorf("%s after %s (another client may hold the socket, which serves one at a time, or QEMU hangs): %w",
+			stage, time.Since(start).Round(time.Millisecond), err)
+	} else {
+		err = fmt.Errorf("%s: %w", stage, err)
+	}
+	_ = c.end(err)
+	<-c.readerDone
+	return fmt.Errorf("qmp handshake with %s: %w", c.name, err)
+}
