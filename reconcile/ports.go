@@ -1,0 +1,77 @@
+package reconcile
+
+import (
+	"context"
+
+	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/manifest"
+)
+
+// Locker gives one reconcile at a time the right to act on a machine, over all processes.
+type Locker interface {
+	// Lock waits for the machine's lock until ctx ends. Unlock is never nil when err is.
+	Lock(ctx context.Context, name string) (unlock func(), err error)
+}
+
+// Observer looks at machines. Looking never fails: what could not be found out
+// is Unknown or Unresponsive with a reason.
+type Observer interface {
+	// Observe looks at a machine. Vm is its desired object, or nil; it names the
+	// files and the readiness probe to look at.
+	Observe(ctx context.Context, name string, vm *manifest.VirtualMachine, depth driver.Depth) driver.Observed
+	// Await returns when something of the wanted kind may have happened to the
+	// machine, or when ctx ends. A spurious return is allowed; looking again decides.
+	Await(ctx context.Context, name string, vm *manifest.VirtualMachine, what driver.Awaited) error
+}
+
+// Power starts, stops and pauses QEMU processes. Each call sends or begins one
+// thing and returns; only Start waits, for the answer to query-status.
+type Power interface {
+	Start(ctx context.Context, req driver.StartRequest) error
+	Powerdown(ctx context.Context, name string) error
+	Quit(ctx context.Context, name string) error
+	Kill(ctx context.Context, name string) error
+	SetPaused(ctx context.Context, name string, paused bool) error
+}
+
+// Records keeps the files that belong to a machine besides its disks.
+type Records interface {
+	// EnsureIdentity writes the identity with everything vm needs, if it is not there yet.
+	EnsureIdentity(ctx context.Context, vm *manifest.VirtualMachine) (driver.Identity, error)
+	// WriteIntent replaces the intent; nil removes it.
+	WriteIntent(ctx context.Context, name string, intent *driver.Intent) error
+	// ClearRun removes what an ended process left in the run dir.
+	ClearRun(ctx context.Context, name string) error
+	// Forget moves the disks of a stopped machine to the kept ones, or deletes
+	// those that maqet made, and removes its run dir and logs.
+	Forget(ctx context.Context, name string, deleteDisks bool) (keptAt string, err error)
+}
+
+// Storage creates disks.
+type Storage interface {
+	// CreateDisk makes the image of a disk that has a size; an existing file is
+	// never touched and is no error.
+	CreateDisk(ctx context.Context, vm *manifest.VirtualMachine, disk string) error
+}
+
+// Snapshots takes and deletes snapshots.
+type Snapshots interface {
+	// TakeSnapshot takes a snapshot of what obs shows. A Full one of a running
+	// machine is only begun: its job is in the intent that the caller wrote.
+	TakeSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) error
+	// FinishSnapshot looks at a begun snapshot's job: it dismisses it and writes
+	// the record when it succeeded, and returns its error when it failed.
+	FinishSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) error
+	// DeleteSnapshot deletes a tag from all disks that carry it, and its record.
+	DeleteSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, tag string) error
+}
+
+// Ports is everything the reconciler needs of the host.
+type Ports struct {
+	Locker    Locker
+	Observer  Observer
+	Power     Power
+	Records   Records
+	Storage   Storage
+	Snapshots Snapshots
+}
