@@ -51,7 +51,7 @@ func (l *lineReader) line() ([]byte, error) {
 	l.buf = l.buf[:0]
 	for {
 		part, err := l.src.ReadSlice('\n')
-		if len(l.buf)+len(trimEnd(part)) > l.max {
+		if contentLen(l.buf, part) > l.max {
 			return nil, protocolError(append(l.buf, part...), nil,
 				"a line exceeds the bound of %d bytes (Options.MaxReply)", l.max)
 		}
@@ -68,6 +68,31 @@ func (l *lineReader) line() ([]byte, error) {
 		default:
 			return nil, err
 		}
+	}
+}
+
+// contentLen returns the length of a line of two parts without its line end. A
+// carriage return at the very end counts as the beginning of one: its line feed
+// may be in the next read.
+func contentLen(head, tail []byte) int {
+	n := len(head) + len(tail)
+	last := func(i int) byte { // the byte i places before the end
+		switch {
+		case i < len(tail):
+			return tail[len(tail)-1-i]
+		case i < n:
+			return head[n-1-i]
+		default:
+			return 0
+		}
+	}
+	switch {
+	case last(0) == '\n' && last(1) == '\r':
+		return n - 2
+	case last(0) == '\n', last(0) == '\r':
+		return n - 1
+	default:
+		return n
 	}
 }
 
@@ -151,8 +176,11 @@ func decodeReply(line []byte, w *wireMessage) (message, error) {
 		}
 		r.value, r.err = nil, &Error{Class: e.Class, Desc: e.Desc}
 	}
+	if w.ID == nil && r.err != nil {
+		return message{}, protocolError(line, nil, "the peer could not read a command: %s", r.err.Desc)
+	}
 	if w.ID == nil {
-		return message{}, protocolError(line, nil, "a reply has no id, so the peer did not understand a command")
+		return message{}, protocolError(line, nil, "a reply has no id")
 	}
 	if err := json.Unmarshal(w.ID, &r.id); err != nil {
 		return message{}, protocolError(line, err, "the id of a reply is not a string")

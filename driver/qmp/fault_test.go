@@ -1,0 +1,423 @@
+package qmp_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/maqet/maqet/driver/qmp"
+	"github.com/maqet/maqet/driver/qmp/qmptest"
+)
+
+func TestNew_peerSilent_handshakeEndsWithinBudget(t *testing.T) {
+	for _, tc := range []struct {
+		name, stage string
+		script      qmptest.Script
+	}{
+		{"no greeting", "no greeting", func(p *qmptest.Peer) { p.Stall() }},
+		{"reads nothing", "no greeting", func(p *qmptest.Peer) { p.Hang(nil) }},
+		{"half a greeting", "no greeting", func(p *qmptest.Peer) { p.Raw(qmptest.Greeting[:20]); p.Stall() }},
+		{"greeting only", "greeted, but not ready", func(p *qmptest.Peer) { p.Greet(); p.Stall() }},
+		{"greets, reads nothing", "greeted, but not ready", func(p *qmptest.Peer) { p.Greet(); p.Hang(nil) }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				start := time.Now()
+				call := qmp.NewCall("query-status", nil, nil)
+				_, err := qmp.New(t.Context(), qmptest.Pipe(t, tc.script), qmp.Options{Handshake: 3 * time.Second}, call)
+				wantErr(t, err, context.DeadlineExceeded)
+				if took := time.Since(start); took != 3*time.Second {
+					t.Errorf("took %s, want 3s", took)
+				}
+				if !strings.Contains(err.Error(), tc.stage) || !strings.Contains(err.Error(), "another client") {
+					t.Errorf("error %q, want %q and the likely causes", err, tc.stage)
+				}
+				if call.Err() == nil {
+					t.Error("the pipelined call is still pending")
+				}
+			})
+		})
+	}
+}
+
+func TestNew_contextEndsFirst_handshakeEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		start := time.Now()
+		_, err := qmp.New(ctx, qmptest.Pipe(t, func(p *qmptest.Peer) { p.Stall() }), qmp.Options{})
+		wantErr(t, err, context.DeadlineExceeded)
+		if took := time.Since(start); took != time.Second {
+			t.Errorf("took %s, want 1s", took)
+		}
+	})
+}
+
+func TestDial_peerLies_protocolErrorSaysHow(t *testing.T) {
+	for _, tc := range []struct {
+		name, want string
+		script     qmptest.Script
+	}{
+		{"no QMP", "not a QMP message", func(p *qmptest.Peer) { p.Line("SSH-2.0-OpenSSH_9.2"); p.Stall() }},
+		{"reply first", "no greeting", func(p *qmptest.Peer) { p.Line(`{"return": {}, "id": "1"}`); p.Stall() }},
+		{"event first", "no greeting", func(p *qmptest.Peer) { p.Event("STOP", nil); p.Stall() }},
+		{"greeting without version", "greeting cannot be read", func(p *qmptest.Peer) { p.Line(`{"QMP": {}}`); p.Stall() }},
+		{"greeting of a wrong type", "greeting cannot be read", func(p *qmptest.Peer) { p.Line(`{"QMP": 1}`); p.Stall() }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := qmp.Dial(within(t), qmptest.Listen(t, tc.script), qmp.Options{})
+			var perr *qmp.ProtocolError
+			if !errors.As(err, &perr) {
+				t.Fatalf("error %v, want a *ProtocolError", err)
+			}
+			wantErr(t, err, qmp.ErrClosed)
+			if !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error %q, want %q in it", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestDial_capabilitiesRefused_errorIsQEMUs(t *testing.T) {
+	_, err := qmp.Dial(within(t), qmptest.Listen(t, func(p *qmptest.Peer) {
+		p.Greet()
+		p.Fail(p.Expect("qmp_capabilities"), "GenericError", "not today")
+		p.Stall()
+	}), qmp.Options{})
+	var qerr *qmp.Error
+	if !errors.As(err, &qerr) || qerr.Desc != "not today" {
+		t.Errorf("error %v, want the refusal", err)
+	}
+}
+
+func TestDo_peerBreaksProtocol_everyCallEndsWithTheReason(t *testing.T) {
+	for _, tc := range []struct{ name, line, want string }{
+		{"no JSON", `{"return": `, "not a QMP message"},
+		{"empty object", `{}`, "neither greeting, event nor reply"},
+		{"array", `[1]`, "not a QMP message"},
+		{"event of a wrong type", `{"event": 1}`, "not a QMP message"},
+		{"numeric id", `{"return": {}, "id": 2}`, "not a string"},
+		{"no id", `{"return": {}}`, "has no id"},
+		{"parse error of the peer", `{"error": {"class": "GenericError", "desc": "JSON parse error"}}`, "could not read a command: JSON parse error"},
+		{"error of a wrong type", `{"error": "no", "id": "2"}`, "error reply cannot be read"},
+		{"second greeting", qmptest.Greeting, "second greeting"},
+		{"a NUL", "\x00", "not a QMP message"},
+		{"two messages in a line", `{"return": {}, "id": "2"} {"return": {}, "id": "3"}`, "not a QMP message"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			conn := dial(t, qmp.Options{}, func(p *qmptest.Peer) {
+				p.Handshake()
+				p.Expect("x")
+				p.Line(tc.line)
+				p.Stall()
+			})
+			err := conn.Do(within(t), "x", nil, nil)
+			wantErr(t, err, qmp.ErrClosed)
+			var perr *qmp.ProtocolError
+			if !errors.As(err, &perr) || !strings.Contains(perr.Error(), tc.want) {
+				t.Errorf("error %v, want a *ProtocolError with %q", err, tc.want)
+			}
+			wantErr(t, conn.Err(), qmp.ErrClosed)
+			wantErr(t, conn.Do(within(t), "y", nil, nil), qmp.ErrClosed)
+		})
+	}
+}
+
+func TestDo_replyAtTheBound_accepted_oneOver_namesTheBound(t *testing.T) {
+	const limit = 100_000
+	conn := dial(t, qmp.Options{MaxReply: limit}, func(p *qmptest.Peer) {
+		p.Handshake()
+		p.Oversized(p.Expect("fits"), limit)
+		p.Oversized(p.Expect("over"), limit+1)
+		p.Stall()
+	})
+	var text string
+	if err := conn.Do(within(t), "fits", nil, &text); err != nil {
+		t.Fatalf("a line of exactly the bound: %v", err)
+	}
+	if len(text) < limit-100 || strings.Trim(text, "x") != "" {
+		t.Errorf("the reply is damaged: %d bytes", len(text))
+	}
+	err := conn.Do(within(t), "over", nil, nil)
+	wantErr(t, err, qmp.ErrClosed)
+	var perr *qmp.ProtocolError
+	if !errors.As(err, &perr) || !strings.Contains(perr.Error(), "100000 bytes") || !strings.Contains(perr.Error(), "MaxReply") {
+		t.Errorf("error %v, want one that names the bound", err)
+	}
+}
+
+func TestDo_endlessLine_endsAtTheBoundWithoutItsEnd(t *testing.T) {
+	conn := dial(t, qmp.Options{MaxReply: 1 << 20}, func(p *qmptest.Peer) {
+		p.Handshake()
+		p.Expect("x")
+		for {
+			p.Raw(strings.Repeat("[", 4096))
+		}
+	})
+	var perr *qmp.ProtocolError
+	if err := conn.Do(within(t), "x", nil, nil); !errors.As(err, &perr) {
+		t.Errorf("error %v, want a *ProtocolError", err)
+	}
+}
+
+func TestDo_peerGoes_everyWayIsErrClosed(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		cause error
+		end   func(*qmptest.Peer)
+	}{
+		{"between lines", io.EOF, func(p *qmptest.Peer) { p.Expect("x") }},
+		{"in mid-word", io.ErrUnexpectedEOF, func(p *qmptest.Peer) { p.Expect("x"); p.Raw(`{"return": {}, "id": "2"}`) }},
+		{"after the carriage return", io.ErrUnexpectedEOF, func(p *qmptest.Peer) { p.Expect("x"); p.Raw("{\"return\": {}, \"id\": \"2\"}\r") }},
+		{"by reset", nil, func(p *qmptest.Peer) { p.Reset() }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			conn := dial(t, qmp.Options{}, func(p *qmptest.Peer) { p.Handshake(); tc.end(p) })
+			start := time.Now()
+			err := conn.Do(within(t), "x", nil, nil)
+			wantErr(t, err, qmp.ErrClosed)
+			if tc.cause != nil {
+				wantErr(t, err, tc.cause)
+			}
+			if took := time.Since(start); took > bound/2 {
+				t.Errorf("took %s", took)
+			}
+			waitDone(t, conn)
+			wantErr(t, conn.Do(within(t), "y", nil, nil), qmp.ErrClosed)
+		})
+	}
+}
+
+func TestDo_manyPendingWhenPeerGoes_allEnd(t *testing.T) {
+	conn := dial(t, qmp.Options{}, func(p *qmptest.Peer) {
+		p.Handshake()
+		for range 50 {
+			p.Next()
+		}
+	})
+	calls := make([]*qmp.Call, 50)
+	for i := range calls {
+		calls[i] = qmp.NewCall("x", nil, nil)
+	}
+	if err := conn.DoAll(within(t), calls...); err == nil {
+		t.Fatal("DoAll succeeded, want errors")
+	}
+	for _, call := range calls {
+		wantErr(t, call.Err(), qmp.ErrClosed)
+	}
+}
+
+func TestDialPipelined_peerDiesAfterGreeting_callEndsQuickly(t *testing.T) {
+	// This is a QEMU that does not like its -device: it has greeted already.
+	path := qmptest.Listen(t, func(p *qmptest.Peer) { p.Greet() })
+	call := qmp.NewCall("query-status", nil, nil)
+	start := time.Now()
+	_, err := qmp.DialPipelined(within(t), path, qmp.Options{Handshake: bound}, call)
+	wantErr(t, err, qmp.ErrClosed)
+	wantErr(t, call.Wait(within(t)), qmp.ErrClosed)
+	if took := time.Since(start); took > bound/2 {
+		t.Errorf("took %s", took)
+	}
+}
+
+func TestDialPipelined_nobodyListens_callsFailToo(t *testing.T) {
+	call := qmp.NewCall("query-status", nil, nil)
+	_, err := qmp.DialPipelined(within(t), qmptest.SocketPath(t), qmp.Options{}, call)
+	if err == nil || !errors.Is(call.Err(), err) {
+		t.Errorf("Dial: %v, call: %v, want one error", err, call.Err())
+	}
+}
+
+func TestDialPipelined_peerGreetsLast_commandsWereWrittenBefore(t *testing.T) {
+	path := qmptest.Listen(t, func(p *qmptest.Peer) {
+		enter, status := p.Expect("qmp_capabilities"), p.Expect("query-status")
+		p.Greet()
+		p.Reply(enter, nil)
+		p.Reply(status, map[string]string{"status": "running"})
+		p.Stall()
+	})
+	var got struct{ Status string }
+	call := qmp.NewCall("query-status", nil, &got)
+	conn, err := qmp.DialPipelined(within(t), path, qmp.Options{}, call)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeAtEnd(t, conn)
+	if err := call.Wait(within(t)); err != nil || got.Status != "running" {
+		t.Errorf("query-status: %v, %q", err, got.Status)
+	}
+}
+
+func TestDo_callerGivesUp_lateReplyDroppedAndConnectionUsable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn := pipe(t, qmp.Options{}, func(p *qmptest.Peer) {
+			p.Handshake()
+			slow := p.Expect("slow")
+			quick := p.Expect("quick")
+			p.Reply(slow, "late")
+			p.Reply(slow, "and twice")
+			p.Reply(quick, "ok")
+			p.Stall()
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		text := "untouched"
+		start := time.Now()
+		err := conn.Do(ctx, "slow", nil, &text)
+		wantErr(t, err, context.DeadlineExceeded)
+		if errors.Is(err, qmp.ErrClosed) {
+			t.Errorf("error %v, but the connection lives", err)
+		}
+		if took := time.Since(start); took != 30*time.Second {
+			t.Errorf("took %s, want 30s", took)
+		}
+		var quick string
+		if err := conn.Do(t.Context(), "quick", nil, &quick); err != nil || quick != "ok" {
+			t.Fatalf("the next command: %v, %q", err, quick)
+		}
+		if text != "untouched" {
+			t.Errorf("the late reply was written to the result: %q", text)
+		}
+		if got := conn.LateReplies(); got != 2 {
+			t.Errorf("LateReplies %d, want 2", got)
+		}
+	})
+}
+
+func TestDo_contextOverBefore_nothingSent(t *testing.T) {
+	conn := dial(t, qmp.Options{}, func(p *qmptest.Peer) {
+		p.Handshake()
+		p.Reply(p.Expect("second"), nil)
+		p.Stall()
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	wantErr(t, conn.Do(ctx, "first", nil, nil), context.Canceled)
+	if err := conn.Do(within(t), "second", nil, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDo_peerStopsReading_writeEndsWithContextAndConnectionLives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		conn := pipe(t, qmp.Options{}, func(p *qmptest.Peer) {
+			p.Handshake()
+			p.Hang(release)
+			p.Reply(p.Expect("third"), nil)
+			p.Stall()
+		})
+		// The first caller is stuck in the socket and the second behind it, each
+		// no longer than it agreed to.
+		errs := make(chan error, 2)
+		start := time.Now()
+		for _, d := range []time.Duration{2 * time.Second, 5 * time.Second} {
+			go func() {
+				ctx, cancel := context.WithTimeout(t.Context(), d)
+				defer cancel()
+				err := conn.Do(ctx, "x", nil, nil)
+				if took := time.Since(start); took != d {
+					t.Errorf("a call of %s took %s", d, took)
+				}
+				errs <- err
+			}()
+		}
+		for range 2 {
+			wantErr(t, <-errs, context.DeadlineExceeded)
+		}
+		close(release)
+		if err := conn.Do(t.Context(), "third", nil, nil); err != nil {
+			t.Errorf("after the peer woke up: %v", err)
+		}
+	})
+}
+
+func TestDo_writeStopsInTheMiddle_connectionEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn := pipe(t, qmp.Options{}, func(p *qmptest.Peer) {
+			p.Handshake()
+			p.ReadBytes(10)
+			p.Hang(nil)
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		pending := conn.Do(ctx, "x", nil, nil)
+		wantErr(t, pending, context.DeadlineExceeded)
+		wantErr(t, pending, qmp.ErrClosed)
+		if !strings.Contains(pending.Error(), "stuck after 10 of") {
+			t.Errorf("error %q does not say what happened", pending)
+		}
+		wantErr(t, conn.Err(), qmp.ErrClosed)
+	})
+}
+
+func TestDo_bigCommandOverSocketNobodyReads_endsWithContext(t *testing.T) {
+	conn := dial(t, qmp.Options{}, func(p *qmptest.Peer) { p.Handshake(); p.Hang(nil) })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	err := conn.Do(ctx, "x", map[string]string{"a": strings.Repeat("x", 1<<20)}, nil)
+	wantErr(t, err, context.DeadlineExceeded)
+	wantErr(t, err, qmp.ErrClosed)
+}
+
+func TestDo_peerGoneBeforeWrite_itsLastEventsAreStillRead(t *testing.T) {
+	ready := make(chan struct{})
+	conn := dial(t, qmp.Options{}, func(p *qmptest.Peer) {
+		p.Handshake()
+		<-ready
+		p.Event("SHUTDOWN", map[string]any{"guest": true})
+	})
+	sub := conn.Subscribe()
+	close(ready)
+	wantErr(t, conn.Do(within(t), "x", nil, nil), qmp.ErrClosed)
+	if e := receive(t, sub); e.Name != "SHUTDOWN" {
+		t.Errorf("event %q, want SHUTDOWN", e.Name)
+	}
+	waitDone(t, conn)
+}
+
+func TestWait_severalWaiters_oneGivesUpForAll(t *testing.T) {
+	conn := dial(t, qmp.Options{}, func(p *qmptest.Peer) { p.Handshake(); p.Stall() })
+	call := qmp.NewCall("x", nil, nil)
+	if err := conn.Send(within(t), call); err != nil {
+		t.Fatal(err)
+	}
+	other := make(chan error, 1)
+	ctx := within(t)
+	go func() { other <- call.Wait(ctx) }()
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	wantErr(t, call.Wait(gone), context.Canceled)
+	wantErr(t, <-other, context.Canceled)
+}
+
+func TestDo_bigReplies_arriveUndamagedAmongEvents(t *testing.T) {
+	// A client that hands out its read buffer damages such replies.
+	body := make([]int, 2000)
+	for i := range body {
+		body[i] = i
+	}
+	conn := dial(t, qmp.Options{}, func(p *qmptest.Peer) {
+		p.Handshake()
+		for range 200 {
+			p.Reply(p.Expect("big"), body)
+			p.Flood(3)
+		}
+		p.Stall()
+	})
+	for range 200 {
+		var raw json.RawMessage
+		if err := conn.Do(within(t), "big", nil, &raw); err != nil {
+			t.Fatal(err)
+		}
+		var got []int
+		if err := json.Unmarshal(raw, &got); err != nil || len(got) != len(body) || got[1999] != 1999 {
+			t.Fatalf("damaged reply: %v", err)
+		}
+	}
+}
