@@ -1,0 +1,130 @@
+package disk
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// toolGrace is how long the pipes of a killed qemu-img may stay open.
+const toolGrace = time.Second
+
+// run runs qemu-img with args and returns what it wrote on stdout. The whole
+// process group is killed when ctx ends or the time for one command is over.
+func (i *Images) run(ctx context.Context, args ...string) ([]byte, error) {
+	binary, err := i.tool()
+	if err != nil {
+		return nil, err
+	}
+	if limit := i.timing.Image; limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, limit,
+			fmt.Errorf("qemu-img took longer than %s (timeout \"image\"): %w", limit, context.DeadlineExceeded))
+		defer cancel()
+	}
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, binary, args...) //nolint:gosec // G204: the binary is the operator's choice and no shell is involved
+	cmd.Env = append(os.Environ(), "LANG=C", "LC_ALL=C")
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = toolGrace
+	if err = cmd.Run(); err == nil {
+		return stdout.Bytes(), nil
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+		return nil, &ToolError{Command: args[0], Err: err}
+	}
+	return nil, toolError(args[0], stderr.String(), err)
+}
+
+// tool finds qemu-img.
+func (i *Images) tool() (string, error) {
+	name := i.qemuImg
+	if name == "" {
+		name = "qemu-img"
+	}
+	binary, err := exec.LookPath(name)
+	if err == nil {
+		return binary, nil
+	}
+	if i.qemuImg != "" || errors.Is(err, exec.ErrDot) {
+		return "", fmt.Errorf("%w: %w", ErrNoTool, err)
+	}
+	return "", fmt.Errorf("%w (not in PATH)", ErrNoTool)
+}
+
+// lockWords begin qemu-img's complaint about an image that is open elsewhere.
+const lockWords = `Failed to get "`
+
+// spaceWords are strerror(ENOSPC), which is all that qemu-img tells of the cause.
+const spaceWords = "No space left on device"
+
+// toolError makes an error of what a failed qemu-img wrote. Qemu-img has one exit
+// status for everything, so the cause can only be told by its words, which LC_ALL
+// keeps in English.
+func toolError(command, stderr string, exit error) *ToolError {
+	e := &ToolError{Command: command, Err: exit}
+	for line := range strings.Lines(stderr) {
+		line = strings.TrimSpace(line)
+		if line != "" && !strings.HasPrefix(line, "Is another process using the image") {
+			e.Line = line
+		}
+	}
+	switch {
+	case strings.Contains(e.Line, lockWords):
+		e.Err = fmt.Errorf("%w: %w", ErrInUse, exit)
+	case strings.HasSuffix(e.Line, spaceWords):
+		e.Err = fmt.Errorf("%w: %w", syscall.ENOSPC, exit)
+	}
+	return e
+}
+
+// fail makes an Error of err, with the hint that its cause calls for.
+func fail(path, op string, err error) error {
+	e := &Error{Path: path, Op: op, Err: err}
+	switch {
+	case errors.Is(err, ErrNoTool):
+		e.Hint = "install the package qemu-utils (Debian, Ubuntu), qemu-img (Fedora, Alpine) or qemu-tools (SUSE)"
+	case errors.Is(err, ErrInUse):
+		e.Err, e.Hint = nameHolders(path, err)
+	case errors.Is(err, syscall.ENOSPC):
+		e.Hint = "make room on the filesystem of " + filepath.Dir(path)
+	case errors.Is(err, os.ErrPermission):
+		e.Hint = "run maqet as the user who owns the file"
+	case errors.Is(err, context.DeadlineExceeded):
+		e.Hint = "see whether the storage hangs, or allow more time with --timeouts image=DURATION"
+	}
+	return e
+}
+
+// absolute makes path absolute. An absolute path is inert in qemu-img's command
+// line: it begins neither with '-' nor with what could be a protocol or "json:".
+func absolute(op, path string) (string, error) {
+	if path == "" || strings.ContainsRune(path, 0) {
+		return "", &Error{Path: fmt.Sprintf("%q", path), Op: op, Err: errors.New("this is no path"), Hint: "name a file"}
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", &Error{Path: path, Op: op, Err: err}
+	}
+	return abs, nil
+}
+
+// imageOpts is the value of --image-opts for a qcow2 at an absolute path. Naming
+// both drivers leaves nothing to guess; a comma in a value is written twice.
+func imageOpts(path string) string {
+	protocol := "file"
+	if st, err := os.Stat(path); err == nil && st.Mode()&os.ModeDevice != 0 {
+		protocol = "host_device"
+	}
+	return "driver=qcow2,file.driver=" + protocol + ",file.filename=" + strings.ReplaceAll(path, ",", ",,")
+}
