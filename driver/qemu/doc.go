@@ -1,0 +1,56 @@
+// Package qemu turns one machine's manifest and identity into a QEMU command
+// line, and says what a QEMU binary on this host can do.
+//
+// # What it is
+//
+// [Allocate] decides what a guest recognises itself by: uuid, MAC addresses,
+// slots and the versioned machine type. [Render] makes the command line. Both
+// are pure: the same input gives the same output, and nothing outside it is
+// looked at. [Prober] asks a binary, through a scratch process of it that runs
+// no guest, which boards, devices and CPU models it has, and checks a manifest
+// against the answer before anything is started.
+//
+// # Basics
+//
+//	host, findings, err := prober.Check(ctx, vm)
+//	id, changed, err := qemu.Allocate(id, vm, host, rand.Reader, time.Now())
+//	// store id when changed, then:
+//	cmd, err := qemu.Render(qemu.RenderInput{VM: vm, Identity: id, Host: host, Layout: l})
+//	// start cmd.Argv with cmd.Files as descriptors 3, 4, 5...
+//
+// # What maqet adds to a command line
+//
+// Only what the manifest cannot say and a supervisor needs: -nodefaults (left
+// out by emulator.defaultDevices), -no-user-config, -display none, -name, -uuid,
+// -pidfile, two QMP monitors, -S when the machine is to start paused, -sandbox,
+// one PCIe root port for each PCI device, and MAC addresses. The machine type is
+// passed as the versioned name that was resolved once, so that a newer QEMU gives
+// the guest the same board.
+//
+// Devices, block nodes and netdevs are passed as JSON, where commas, colons and
+// equals signs in names and paths mean nothing. The options that have no JSON
+// form double their commas.
+//
+// # Where devices sit
+//
+// On boards with PCI Express every PCI device of the manifest has its own root
+// port, "port.N", and sits at address 0 behind it. Every port from the first to
+// the highest that was ever given out is there at each start, so removing one
+// device moves no other. machine.hotplugPorts adds free ports behind those. On
+// the pc board devices sit on pci.0 at a recorded device number. SATA drives sit
+// at a recorded port of the q35 board's own AHCI controller.
+//
+// A device whose properties name bus or addr is placed by its author: it gets no
+// slot, and neither of the two is added.
+//
+// # Names
+//
+// Everything maqet adds carries a dot, which a name in a manifest cannot, so the
+// two never clash: "port.3", "maqet.qmp", "root.file", "lan.net". A disk's format
+// node and its drive are called like the disk, a network card like the nic.
+//
+// # Caveats
+//
+// Whether an accelerator is usable is found out by initialising it, which is not
+// the same as running a guest: a KVM that initialises may still hang a kernel.
+package qemu
