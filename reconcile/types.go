@@ -89,6 +89,8 @@ type Step struct {
 	Method manifest.SnapshotMethod `json:"method,omitempty"`
 	// Intent is written before a step whose end is only seen later.
 	Intent *driver.Intent `json:"intent,omitempty"`
+	// Paused makes StepStart leave the vCPUs stopped.
+	Paused bool `json:"paused,omitempty"`
 	// DeleteDisks makes StepForget delete the disks instead of keeping them.
 	DeleteDisks bool `json:"deleteDisks,omitempty"`
 	// Why says what for, for people.
@@ -158,8 +160,9 @@ type Options struct {
 	Force bool
 	// Who is written into intents.
 	Who string
-	// Shutdown, Quit, Kill and Snapshot are durations from the timing table.
-	Shutdown, Quit, Kill, Snapshot time.Duration
+	// Shutdown, Quit, Kill, Launch, Ready and Snapshot are durations from the
+	// timing table; zero takes the table's own.
+	Shutdown, Quit, Kill, Launch, Ready, Snapshot time.Duration
 	// BootID is the host's current boot id.
 	BootID string
 }

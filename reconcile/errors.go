@@ -1,0 +1,55 @@
+package reconcile
+
+import "errors"
+
+// The reasons that an Error wraps besides those of the packages below.
+var (
+	// ErrNotFound is a name that nothing is remembered of.
+	ErrNotFound = errors.New("there is no such object")
+	// ErrOwned is an object that belongs to another owner.
+	ErrOwned = errors.New("the object belongs to another owner")
+	// ErrDeleting is an object whose delete was asked for and is not over.
+	ErrDeleting = errors.New("the object is being deleted")
+	// ErrImmutable is a change of what cannot be changed.
+	ErrImmutable = errors.New("the spec cannot be changed")
+	// ErrExists is a name that is taken.
+	ErrExists = errors.New("the object exists already")
+	// ErrPruneGuard is a prune that would delete more than it may.
+	ErrPruneGuard = errors.New("refused to prune")
+	// ErrNotConfirmed is a step that was done without error but not observed.
+	ErrNotConfirmed = errors.New("done, but not observed")
+	// ErrUnsettled is a machine that did not settle within the passes allowed.
+	ErrUnsettled = errors.New("the machine does not settle")
+	// ErrProblem is a machine that cannot be brought to what it should be.
+	ErrProblem = errors.New("the machine needs attention")
+)
+
+// Error is an object that could not be reconciled: which one, what was tried,
+// the cause and the remedy.
+type Error struct {
+	// Object is the object, such as vm/web.
+	Object string
+	// Op is what was tried, such as "apply" or a step.
+	Op string
+	// Err is the cause.
+	Err error
+	// Detail says more than the cause does; may be empty.
+	Detail string
+	// Hint is what to do next; may be empty.
+	Hint string
+}
+
+// Error is "apply vm/web: cause: detail; hint".
+func (e *Error) Error() string {
+	text := e.Op + " " + e.Object + ": " + e.Err.Error()
+	if e.Detail != "" {
+		text += ": " + e.Detail
+	}
+	if e.Hint != "" {
+		text += "; " + e.Hint
+	}
+	return text
+}
+
+// Unwrap is the cause.
+func (e *Error) Unwrap() error { return e.Err }
