@@ -27,7 +27,7 @@ func (g Guest) BootsUnder(ctx context.Context, accel string, timeout time.Durati
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 
-	cmd := exec.Command(emulator, //nolint:gosec,noctx // G204: our own arguments; QEMU is killed below, not by a context.
+	cmd := exec.Command(emulator,
 		"-nodefaults", "-no-user-config", "-display", "none",
 		"-machine", "q35", "-accel", accel, "-m", "128",
 		"-kernel", g.Kernel, "-initrd", g.Initrd, "-append", g.Cmdline,

@@ -145,7 +145,7 @@ func describe(ctx context.Context, file string) (debPackage, error) {
 // output runs a tool to its end and returns what it printed; the error carries
 // the last line of its complaint.
 func output(ctx context.Context, dir, tool string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, tool, args...) //nolint:gosec // G204: fixed tools, arguments of this package.
+	cmd := exec.CommandContext(ctx, tool, args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
 	var stdout, stderr bytes.Buffer

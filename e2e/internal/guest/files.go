@@ -16,7 +16,7 @@ const lockPoll = 50 * time.Millisecond
 
 // lock takes the lock file at path, waiting for it until ctx ends.
 func lock(ctx context.Context, path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // G304: the folder is the caller's choice.
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +41,7 @@ func lock(ctx context.Context, path string) (unlock func(), err error) {
 
 // fileSum returns the SHA-256 of a file.
 func fileSum(path string) (string, error) {
-	f, err := os.Open(path) //nolint:gosec // G304: the folder is the caller's choice.
+	f, err := os.Open(path)
 	if err != nil {
 		return "", err
 	}

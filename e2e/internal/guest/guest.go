@@ -129,7 +129,7 @@ func writeRecord(scratch, path string, rec record) error {
 // cached returns the guest in dir when its recipe is the present one and its files
 // are whole. A damaged or missing file only means that it is built again.
 func cached(dir string) (Guest, bool) {
-	data, err := os.ReadFile(filepath.Join(dir, manifestName)) //nolint:gosec // G304: the folder is the caller's choice.
+	data, err := os.ReadFile(filepath.Join(dir, manifestName))
 	if err != nil {
 		return Guest{}, false
 	}

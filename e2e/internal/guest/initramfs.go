@@ -19,8 +19,6 @@ var rootfs embed.FS
 
 // modules are the kernel modules the guest can load; those they depend on come
 // with them. Names are file names without the suffix.
-//
-//nolint:gochecknoglobals // A constant list; Go has no constant slices.
 var modules = []string{
 	"button", "evdev",
 	"virtio_pci", "virtio_blk", "virtio_net", "virtio_scsi", "virtio_balloon", "virtio_console", "virtio_mem", "virtio-rng",
@@ -29,8 +27,6 @@ var modules = []string{
 }
 
 // folders are the empty folders of the root file system, parents first.
-//
-//nolint:gochecknoglobals // A constant list; Go has no constant slices.
 var folders = []string{"bin", "sbin", "dev", "proc", "sys", "run", "tmp", "mnt", "www", "etc", "etc/acpi", "etc/acpi/PWRF"}
 
 // unpacked is what of the packages the guest is made of.
@@ -88,7 +84,7 @@ func chooseModules(ctx context.Context, u unpacked, tree, all string) ([]string,
 	if _, err := output(ctx, "", u.busybox, "depmod", "-b", tree, u.release); err != nil {
 		return nil, err
 	}
-	index, err := os.ReadFile(filepath.Join(all, "modules.dep")) //nolint:gosec // G304: a path inside our scratch folder.
+	index, err := os.ReadFile(filepath.Join(all, "modules.dep"))
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +125,7 @@ func writeInitramfs(ctx context.Context, u unpacked, path string) error {
 		a.add(dir, cpio.TypeDir|0o755, nil)
 	}
 	a.addFile("bin/busybox", 0o755, u.busybox)
-	for _, applet := range strings.Fields(applets) {
+	for applet := range strings.FieldsSeq(applets) {
 		if applet != "busybox" {
 			a.add("bin/"+applet, cpio.TypeSymlink|0o777, []byte("busybox"))
 		}
@@ -161,7 +157,7 @@ func (a *archive) add(name string, mode cpio.FileMode, content []byte) {
 }
 
 func (a *archive) addFile(name string, perm cpio.FileMode, from string) {
-	content, err := os.ReadFile(from) //nolint:gosec // G304: a path inside our scratch folder.
+	content, err := os.ReadFile(from)
 	if err != nil && a.err == nil {
 		a.err = err
 	}

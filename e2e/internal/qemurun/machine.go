@@ -34,7 +34,7 @@ func Start(t testing.TB, args ...string) *Machine {
 		"-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio",
 		"-chardev", "socket,id=qmp,fd=3,server=on,wait=off", "-mon", "chardev=qmp,mode=control",
 	}, args...)
-	cmd := exec.Command(emulator, full...) //nolint:gosec,noctx // G204: a test's own arguments; cleanup below kills it.
+	cmd := exec.Command(emulator, full...)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +64,7 @@ func Start(t testing.TB, args ...string) *Machine {
 func qmpSocket(t testing.TB) (*os.File, net.Conn) {
 	t.Helper()
 	// Not t.TempDir: with a long test name a socket's path would not fit its 107 bytes.
-	dir, err := os.MkdirTemp("", "qemurun-")
+	dir, err := os.MkdirTemp("", "qemurun-") //nolint:usetesting // The reason above.
 	if err != nil {
 		t.Fatal(err)
 	}
