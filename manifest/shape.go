@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -53,7 +54,47 @@ type shape struct {
 	// freeText is true where control characters do no harm, since the text
 	// never reaches QEMU.
 	freeText bool
+	// mayBeEmpty is true where an empty string says something.
+	mayBeEmpty bool
+	// enum is the words a text may be; nil for any text.
+	enum *enum
+	// ignored are the keys of an object that are accepted and not read.
+	ignored []string
+	// refused are keys of an object that people try, with what to do instead.
+	refused map[string]string
 }
+
+// enum is the words a text may be. notYet are those that will mean something.
+type enum struct {
+	allowed, notYet []string
+}
+
+// enumOf is the enum of a string type, or nil.
+func enumOf(t reflect.Type) *enum {
+	switch t {
+	case reflect.TypeFor[PowerState]():
+		return &enum{allowed: []string{string(PowerRunning), string(PowerPaused), string(PowerStopped)}}
+	case reflect.TypeFor[DiskFormat]():
+		return &enum{allowed: []string{string(FormatQcow2), string(FormatRaw)}}
+	case reflect.TypeFor[Bus]():
+		return &enum{allowed: []string{string(BusVirtio), string(BusSATA)}, notYet: []string{"nvme", "usb", "virtio-scsi"}}
+	case reflect.TypeFor[Media]():
+		return &enum{allowed: []string{string(MediaDisk), string(MediaCDROM)}}
+	case reflect.TypeFor[ShutdownMethod]():
+		return &enum{allowed: []string{string(ShutdownACPI)}, notYet: []string{"GuestAgent"}}
+	case reflect.TypeFor[DiskPolicy]():
+		return &enum{allowed: []string{string(DisksKeep), string(DisksDelete)}}
+	case reflect.TypeFor[SnapshotMethod]():
+		return &enum{allowed: []string{string(SnapshotDisk), string(SnapshotFull)}}
+	case reflect.TypeFor[SnapshotPolicy]():
+		return &enum{allowed: []string{string(SnapshotKeep), string(SnapshotDelete)}}
+	default:
+		return nil
+	}
+}
+
+// ignores is true for a key that is accepted and not read.
+func (s *shape) ignores(key string) bool { return slices.Contains(s.ignored, key) }
 
 // shapeField is one key of an object.
 type shapeField struct {
@@ -104,7 +145,7 @@ func shapeOf(t reflect.Type) *shape {
 	case reflect.Slice:
 		return &shape{kind: shapeList, elem: shapeOf(t.Elem())}
 	case reflect.String:
-		return &shape{kind: shapeText}
+		return &shape{kind: shapeText, enum: enumOf(t)}
 	case reflect.Int:
 		return &shape{kind: shapeNumber}
 	case reflect.Bool:
@@ -116,6 +157,14 @@ func shapeOf(t reflect.Type) *shape {
 
 func shapeOfStruct(t reflect.Type) *shape {
 	s := &shape{kind: shapeObject}
+	switch t {
+	case reflect.TypeFor[VirtualMachine](), reflect.TypeFor[Snapshot]():
+		s.ignored = []string{"status"} // what get prints
+	case reflect.TypeFor[Metadata]():
+		s.ignored = []string{"uid", "generation", "creationTimestamp", "resourceVersion", "managedFields"}
+		s.refused = map[string]string{"namespace": "maqet has no namespaces: names are unique on a host; remove the key, and tell groups apart by labels"}
+	default:
+	}
 	for i := range t.NumField() {
 		f := t.Field(i)
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
@@ -125,6 +174,9 @@ func shapeOfStruct(t reflect.Type) *shape {
 		field := shapeField{name: name, shape: shapeOf(f.Type), required: options == ""}
 		if t == reflect.TypeFor[Metadata]() || t == reflect.TypeFor[SerialReadiness]() {
 			field.shape.setFreeText()
+		}
+		if t == reflect.TypeFor[Metadata]() && field.shape.kind == shapeDict {
+			field.shape.elem.mayBeEmpty = true
 		}
 		s.fields = append(s.fields, field)
 	}

@@ -1,0 +1,322 @@
+package manifest
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// maxFaults is how many faults of one file are told; more of them help nobody.
+const maxFaults = 100
+
+// The words of lists and of kustomize's own file.
+const (
+	listKind       = "List"
+	listAPIVersion = "v1"
+	kustomizeGroup = "kustomize.config.k8s.io/"
+)
+
+// fileResult is what one file held.
+type fileResult struct {
+	objects  []*Object
+	faults   Errors
+	warnings Errors
+}
+
+// shapes are the shapes of the kinds.
+type shapes struct {
+	machine, snapshot *shape
+}
+
+func newShapes() shapes {
+	return shapes{
+		machine:  shapeOf(reflect.TypeFor[VirtualMachine]()),
+		snapshot: shapeOf(reflect.TypeFor[Snapshot]()),
+	}
+}
+
+// fileLoader reads the documents of one file.
+type fileLoader struct {
+	fileResult
+	src    source
+	arch   string
+	shapes shapes
+	items  int // objects met, valid or not
+}
+
+// loadFile checks the text of one file; readErr is why it could not be read.
+func loadFile(src source, text []byte, readErr error, arch string, shapes shapes) fileResult {
+	l := &fileLoader{src: src, arch: arch, shapes: shapes}
+	if readErr != nil {
+		l.faults = Errors{{Position: Position{File: src.name}, Msg: "cannot be read", Hint: "check the file and its permissions", Err: readErr}}
+		return l.fileResult
+	}
+	text, fault := cleanText(src.name, text)
+	if fault != nil {
+		l.faults = Errors{fault}
+		return l.fileResult
+	}
+	docs, fault := parseDocuments(src.name, text)
+	for _, doc := range docs {
+		l.document(doc)
+	}
+	if fault != nil {
+		l.faults = append(l.faults, fault)
+	}
+	if l.items == 0 && len(l.faults) == 0 {
+		l.warnings = append(l.warnings, &Error{
+			Position: Position{File: src.name}, Warning: true,
+			Msg: "the file holds no objects", Hint: "remove it, or list it in " + ignoreFile,
+		})
+	}
+	l.faults.Sort()
+	l.faults = capFaults(l.faults)
+	return l.fileResult
+}
+
+// capFaults cuts the faults of a file to a number a person can read.
+func capFaults(faults Errors) Errors {
+	if len(faults) <= maxFaults {
+		return faults
+	}
+	rest := len(faults) - maxFaults
+	return append(slices.Clip(faults[:maxFaults]), &Error{
+		Position: faults[maxFaults].Position,
+		Msg:      fmt.Sprintf("and %d more faults in this file", rest),
+		Hint:     fmt.Sprintf("only the first %d are shown", maxFaults),
+	})
+}
+
+func (l *fileLoader) fault(at *yaml.Node, path, msg, hint string) {
+	l.faults = append(l.faults, &Error{Position: l.position(at), Path: path, Msg: msg, Hint: hint})
+}
+
+func (l *fileLoader) position(n *yaml.Node) Position {
+	return Position{l.src.name, n.Line, n.Column}
+}
+
+// document reads one document. An empty one is nothing.
+func (l *fileLoader) document(doc *yaml.Node) {
+	if len(doc.Content) == 0 {
+		return
+	}
+	root := doc.Content[0]
+	if root.Kind == yaml.ScalarNode && root.Tag == "!!null" && root.Value == "" {
+		return
+	}
+	l.items++
+	l.object(root, false)
+}
+
+// object reads one object, or the list that a document is. In a list, n may be
+// an alias.
+func (l *fileLoader) object(n *yaml.Node, inList bool) {
+	n = target(n)
+	if n.Kind != yaml.MappingNode {
+		l.fault(n, "", "an object is a mapping with apiVersion, kind, metadata and spec, not "+describe(n), "")
+		return
+	}
+	version, kind := lookup(n, "apiVersion"), lookup(n, "kind")
+	if l.foreign(n, version, kind) {
+		return
+	}
+	if kind.Value == listKind && (version.Value == listAPIVersion || version.Value == APIVersion) {
+		if inList {
+			l.fault(n, "", "a List within a List", "put the items into the outer one")
+			return
+		}
+		l.list(n)
+		return
+	}
+	if version.Value != APIVersion {
+		l.fault(version, "apiVersion", fmt.Sprintf("%s is no apiVersion of maqet", quote(version.Value)), fmt.Sprintf("use %q; keep files of other tools away with %s", APIVersion, ignoreFile))
+		return
+	}
+	switch Kind(kind.Value) {
+	case KindVirtualMachine:
+		l.machine(n)
+	case KindSnapshot:
+		l.snapshot(n)
+	default:
+		l.unknownKind(kind)
+	}
+}
+
+// foreign tells what a document is that is no object of maqet.
+func (l *fileLoader) foreign(n, version, kind *yaml.Node) bool {
+	base := filepath.Base(l.src.name)
+	kustomize := version != nil && strings.HasPrefix(version.Value, kustomizeGroup) ||
+		version == nil && kind == nil && (base == "kustomization.yaml" || base == "kustomization.yml")
+	if kustomize {
+		l.fault(n, "", "this is a file of kustomize, which maqet does not run",
+			"give maqet what it builds: kustomize build "+filepath.Dir(l.src.name)+" | maqet apply -f -")
+		return true
+	}
+	if version == nil && kind == nil {
+		l.fault(n, "", "no object of maqet: apiVersion and kind are missing",
+			fmt.Sprintf("begin with apiVersion: %s and kind: VirtualMachine; keep other files away with %s", APIVersion, ignoreFile))
+		return true
+	}
+	missing := false
+	for _, key := range []struct {
+		name string
+		node *yaml.Node
+		hint string
+	}{
+		{"apiVersion", version, "add apiVersion: " + APIVersion},
+		{"kind", kind, "add kind: VirtualMachine or kind: Snapshot"},
+	} {
+		switch {
+		case key.node == nil:
+			l.fault(n, key.name, "required key is missing", key.hint)
+			missing = true
+		case key.node.Kind != yaml.ScalarNode || key.node.Tag != "!!str":
+			l.fault(key.node, key.name, "must be a string, not "+describe(key.node), key.hint)
+			missing = true
+		}
+	}
+	return missing
+}
+
+func (l *fileLoader) unknownKind(kind *yaml.Node) {
+	known := []string{string(KindVirtualMachine), string(KindSnapshot)}
+	msg, hint := quote(kind.Value)+" is no kind", didYouMean(kind.Value, append(known, listKind))
+	if kind.Value == "Image" {
+		msg = "kind Image is not yet supported"
+	}
+	if hint == "" {
+		hint = "use VirtualMachine or Snapshot"
+	}
+	l.fault(kind, "kind", msg, hint)
+}
+
+// list reads the items of a List. Its own metadata are those of a query and
+// mean nothing.
+func (l *fileLoader) list(n *yaml.Node) {
+	w := &walker{file: l.src.name}
+	seen := keySet{}
+	var items *yaml.Node
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, ok := w.key(n.Content[i], seen)
+		if !ok {
+			continue
+		}
+		switch key {
+		case "apiVersion", "kind", "metadata":
+		case "items":
+			items = target(n.Content[i+1])
+		default:
+			w.unknownKey(n.Content[i], key, []string{"apiVersion", "kind", "metadata", "items"})
+		}
+	}
+	l.faults = append(l.faults, w.faults...)
+	switch {
+	case items == nil:
+		l.fault(n, "items", "required key is missing", "a List has items, if only []")
+	case items.Kind != yaml.SequenceNode:
+		l.fault(items, "items", "must be a list, not "+describe(items), "")
+	default:
+		var spent aliasBudget
+		for _, item := range items.Content {
+			l.items++
+			if item.Kind == yaml.AliasNode && !spent.take(countNodes(target(item))) {
+				l.fault(item, "items", aliasBudgetMsg, aliasBudgetHint)
+				return
+			}
+			l.object(item, true)
+		}
+	}
+}
+
+// machine reads a VirtualMachine.
+func (l *fileLoader) machine(n *yaml.Node) {
+	w := &walker{file: l.src.name}
+	var vm VirtualMachine
+	if !l.decode(w, n, l.shapes.machine, &vm) {
+		return
+	}
+	v := &validator{file: l.src.name, root: n, broken: w.broken, faults: w.faults}
+	v.machine(&vm, l.arch)
+	if len(v.faults) > 0 {
+		l.faults = append(l.faults, v.faults...)
+		return
+	}
+	l.add(n, &Object{VM: Resolve(&vm, l.src.dir)}, machinePlaces(&vm))
+}
+
+// snapshot reads a Snapshot.
+func (l *fileLoader) snapshot(n *yaml.Node) {
+	w := &walker{file: l.src.name}
+	var snap Snapshot
+	if !l.decode(w, n, l.shapes.snapshot, &snap) {
+		return
+	}
+	v := &validator{file: l.src.name, root: n, broken: w.broken, faults: w.faults}
+	v.snapshot(&snap)
+	if len(v.faults) > 0 {
+		l.faults = append(l.faults, v.faults...)
+		return
+	}
+	l.add(n, &Object{Snapshot: ResolveSnapshot(&snap)}, []string{"metadata.name", "spec.virtualMachine"})
+}
+
+// decode walks the document and fills into with all of it that is well-formed.
+// Decoding what the walk wrote, rather than the file a second time, leaves one
+// reader to decide what a manifest says.
+func (l *fileLoader) decode(w *walker, n *yaml.Node, s *shape, into any) bool {
+	w.walk(n, s)
+	if err := json.Unmarshal(w.out, into); err != nil {
+		l.faults = append(l.faults, w.faults...)
+		l.faults = append(l.faults, &Error{Position: l.position(n), Msg: "cannot be decoded", Hint: "this is a fault of maqet; please report it", Err: err})
+		return false
+	}
+	return true
+}
+
+// add keeps a valid object, with the positions admission will want.
+func (l *fileLoader) add(n *yaml.Node, o *Object, places []string) {
+	o.Position = l.position(n)
+	o.places = make(map[string]Position, len(places))
+	for _, path := range places {
+		if at := locate(n, path); at != nil {
+			o.places[path] = l.position(at)
+		}
+	}
+	var digest string
+	var err error
+	if o.VM != nil {
+		digest, err = digestOf(o.VM)
+	} else {
+		digest, err = digestOf(o.Snapshot)
+	}
+	if err != nil {
+		l.faults = append(l.faults, &Error{Position: o.Position, Msg: "cannot be written", Hint: "this is a fault of maqet; please report it", Err: err})
+		return
+	}
+	o.Digest = digest
+	l.objects = append(l.objects, o)
+}
+
+// machinePlaces are the fields of a machine that admission speaks of.
+func machinePlaces(vm *VirtualMachine) []string {
+	places := []string{"metadata.name"}
+	for i, d := range vm.Spec.Disks {
+		if d.File != "" {
+			places = append(places, fmt.Sprintf("spec.disks[%d].file", i))
+		}
+	}
+	for i, nic := range vm.Spec.NICs {
+		if nic.MAC != "" {
+			places = append(places, fmt.Sprintf("spec.nics[%d].mac", i))
+		}
+	}
+	for _, f := range forwardsOf(vm) {
+		places = append(places, f.path)
+	}
+	return places
+}
