@@ -88,6 +88,24 @@ func TestDial_listenQueueFull_waitsForItsTurn(t *testing.T) {
 	_, err = qmp.Dial(within(t), path, qmp.Options{Handshake: 50 * time.Millisecond})
 	wantErr(t, err, context.DeadlineExceeded)
 	wantErr(t, err, syscall.EAGAIN)
+
+	l, err := net.FileListener(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var conn *qmp.Conn
+	ctx := within(t)
+	dialled := make(chan error, 1)
+	go func() {
+		var err error
+		conn, err = qmp.Dial(ctx, path, qmp.Options{Handshake: bound})
+		dialled <- err
+	}()
+	qmptest.Serve(t, l, qmptest.Greeted(nil))
+	if err := <-dialled; err != nil {
+		t.Fatalf("once there was room: %v", err)
+	}
+	closeAtEnd(t, conn)
 }
 
 func TestDo_resultAsked_isDecoded(t *testing.T) {

@@ -104,12 +104,15 @@ func dialUnix(ctx context.Context, path string) (net.Conn, error) {
 			path, len(path), maxSocketPath)
 	}
 	var dialer net.Dialer
+	var full error // the socket's last refusal for lack of room
 	for {
 		nc, err := dialer.DialContext(ctx, "unix", path)
-		if err == nil {
+		switch {
+		case err == nil:
 			return nc, nil
-		}
-		if !errors.Is(err, syscall.EAGAIN) {
+		case errors.Is(err, syscall.EAGAIN):
+			full = err
+		case full == nil || ctx.Err() == nil:
 			return nil, fmt.Errorf("qmp socket %s: connect: %w", path, err)
 		}
 		retry := time.NewTimer(redialEvery)
@@ -117,7 +120,7 @@ func dialUnix(ctx context.Context, path string) (net.Conn, error) {
 		case <-retry.C:
 		case <-ctx.Done():
 			retry.Stop()
-			return nil, fmt.Errorf("qmp socket %s: connect: its queue of waiting clients is full: %w: %w", path, err, ctx.Err())
+			return nil, fmt.Errorf("qmp socket %s: other clients fill its queue: %w: %w", path, full, ctx.Err())
 		}
 	}
 }

@@ -170,16 +170,3 @@ func sameKind(a, b error) bool {
 	}
 	return errors.Is(a, b)
 }
-
-// FuzzCheckText checks that a text which passes is read back by encoding/json as
-// characters that QEMU takes, and that none is worse than an error.
-func FuzzCheckText(f *testing.F) {
-	for _, s := range []string{`"a"`, `"\ufffd"`, `"\\ufffd"`, `"\ud83d\udc27"`, `"\ud83d"`, "\"\xff\"", `"\u00`, `\`, "\"\uffff\"", `"\udbff\udfff"`} {
-		f.Add([]byte(s))
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if checkText(b) == nil && bytes.ContainsAny(b, "\x00\uffff\ufdd0") {
-			t.Errorf("%q passed", b)
-		}
-	})
-}

@@ -43,29 +43,36 @@ func SocketPath(t testing.TB) string {
 // follow. Unlike QEMU it serves several clients at once.
 func Listen(t testing.TB, scripts ...Script) string {
 	t.Helper()
-	if len(scripts) == 0 {
-		t.Fatal("qmptest.Listen needs at least one script")
-	}
 	path := SocketPath(t)
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		t.Fatalf("listen on %s: %v", path, err)
 	}
+	Serve(t, l, scripts...)
+	return path
+}
+
+// Serve is Listen on a listener that exists already. It closes l when the test
+// ends.
+func Serve(t testing.TB, l net.Listener, scripts ...Script) {
+	t.Helper()
+	if len(scripts) == 0 {
+		t.Fatal("qmptest needs at least one script")
+	}
 	r := newRunner(t)
+	r.onClose(l.Close)
 	r.work.Go(func() {
 		for i := 0; ; i++ {
 			nc, err := l.Accept()
 			if err != nil {
 				if !errors.Is(err, net.ErrClosed) {
-					t.Errorf("accept on %s: %v", path, err)
+					t.Errorf("accept on %s: %v", l.Addr(), err)
 				}
 				return
 			}
 			r.start(nc, scripts[min(i, len(scripts)-1)])
 		}
 	})
-	r.onClose(l.Close)
-	return path
 }
 
 // runner owns the goroutines and connections of one test.
