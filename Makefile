@@ -8,6 +8,8 @@ GOLANGCI_LINT_VERSION := v2.15.0
 GOVULNCHECK_VERSION   := v1.9.0
 
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+# A checkout that git refuses to read (another user's) is built without its revision.
+BUILDVCS := $(shell git rev-parse --git-dir >/dev/null 2>&1 && echo auto || echo false)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 20s
 BENCH    ?= .
@@ -33,7 +35,7 @@ demo-stop: ## Stop the guests of `make demo`.
 .PHONY: build
 build: ## Build bin/maqet, one static binary.
 	@mkdir -p bin
-	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/maqet ./cmd/maqet
+	CGO_ENABLED=0 go build -trimpath -buildvcs=$(BUILDVCS) -ldflags '$(LDFLAGS)' -o bin/maqet ./cmd/maqet
 
 .PHONY: guest
 guest: ## Build the tiny Linux guest of tests and demo in build/guest.
