@@ -390,5 +390,5 @@ func TestClose_called_pendingAndLaterCallsEndAndGoroutinesGo(t *testing.T) {
 		t.Error("the subscription is still open")
 	}
 	goleak.VerifyNone(t, before, goleak.IgnoreAnyFunction("github.com/maqet/maqet/driver/qmp/qmptest.(*runner).start.func1"),
-		goleak.IgnoreAnyFunction("github.com/maqet/maqet/driver/qmp/qmptest.Listen.func1"))
+		goleak.IgnoreAnyFunction("github.com/maqet/maqet/driver/qmp/qmptest.Serve.func1"))
 }

@@ -112,7 +112,7 @@ func dialUnix(ctx context.Context, path string) (net.Conn, error) {
 			return nc, nil
 		case errors.Is(err, syscall.EAGAIN):
 			full = err
-		case full == nil || ctx.Err() == nil:
+		case full == nil || (ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded)):
 			return nil, fmt.Errorf("qmp socket %s: connect: %w", path, err)
 		}
 		retry := time.NewTimer(redialEvery)
