@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
@@ -61,6 +62,7 @@ func loadFile(src source, text []byte, readErr error, arch string, shapes shapes
 		l.faults = Errors{fault}
 		return l.fileResult
 	}
+	text = plainJSON(text)
 	docs, fault := parseDocuments(src.name, text)
 	for _, doc := range docs {
 		l.document(doc)
@@ -201,6 +203,7 @@ func (l *fileLoader) list(n *yaml.Node) {
 	w := &walker{file: l.src.name}
 	seen := keySet{}
 	var items *yaml.Node
+	guess := "" // the key that was meant by an unknown one
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, ok := w.key(n.Content[i], seen)
 		if !ok {
@@ -211,11 +214,12 @@ func (l *fileLoader) list(n *yaml.Node) {
 		case "items":
 			items = target(n.Content[i+1])
 		default:
-			w.unknownKey(n.Content[i], key, []string{"apiVersion", "kind", "metadata", "items"})
+			guess = cmp.Or(guess, w.unknownKey(n.Content[i], key, []string{"apiVersion", "kind", "metadata", "items"}))
 		}
 	}
 	l.faults = append(l.faults, w.faults...)
 	switch {
+	case items == nil && guess == "items":
 	case items == nil:
 		l.fault(n, "items", "required key is missing", "a List has items, if only []")
 	case items.Kind != yaml.SequenceNode:
@@ -270,6 +274,10 @@ func (l *fileLoader) snapshot(n *yaml.Node) {
 // reader to decide what a manifest says.
 func (l *fileLoader) decode(w *walker, n *yaml.Node, s *shape, into any) bool {
 	w.walk(n, s)
+	if w.isHopeless() || w.bomb {
+		l.faults = append(l.faults, w.faults...)
+		return false
+	}
 	if err := json.Unmarshal(w.out, into); err != nil {
 		l.faults = append(l.faults, w.faults...)
 		l.faults = append(l.faults, &Error{Position: l.position(n), Msg: "cannot be decoded", Hint: "this is a fault of maqet; please report it", Err: err})
@@ -287,13 +295,7 @@ func (l *fileLoader) add(n *yaml.Node, o *Object, places []string) {
 			o.places[path] = l.position(at)
 		}
 	}
-	var digest string
-	var err error
-	if o.VM != nil {
-		digest, err = digestOf(o.VM)
-	} else {
-		digest, err = digestOf(o.Snapshot)
-	}
+	digest, err := digestOf(o.value())
 	if err != nil {
 		l.faults = append(l.faults, &Error{Position: o.Position, Msg: "cannot be written", Hint: "this is a fault of maqet; please report it", Err: err})
 		return

@@ -63,6 +63,14 @@ func (o *Object) Key() ObjectKey {
 	return ObjectKey{KindSnapshot, o.Snapshot.Metadata.Name}
 }
 
+// value is the object itself.
+func (o *Object) value() any {
+	if o.VM != nil {
+		return o.VM
+	}
+	return o.Snapshot
+}
+
 // place is the position of a field, or of the object where that is not known.
 func (o *Object) place(path string) Position {
 	if p, ok := o.places[path]; ok {

@@ -57,8 +57,13 @@ func isPlainDigits(s string) bool {
 // looseQuantity is what people write for sizes elsewhere.
 var looseQuantity = regexp.MustCompile(`^([0-9]+)(\.[0-9]+)? ?([a-zA-Z]*)$`)
 
+var exponent = regexp.MustCompile(`^[0-9.]+[eE][-+]?[0-9]+$`)
+
 // quantityHint is what to write instead of text, as far as that can be told.
 func quantityHint(text string) string {
+	if exponent.MatchString(text) {
+		return "exponents are not read; write the number out"
+	}
 	m := looseQuantity.FindStringSubmatch(text)
 	if m == nil || len(text) > maxName {
 		return ""
@@ -70,6 +75,8 @@ func quantityHint(text string) string {
 		return ""
 	}
 	switch {
+	case len(whole) > 15:
+		return "" // too large, however it is written
 	case !isPlainDigits(whole):
 		return "write it in plain digits, without leading zeros"
 	case fraction != "":
@@ -78,9 +85,12 @@ func quantityHint(text string) string {
 		return fmt.Sprintf("m means a thousandth elsewhere; did you mean %sMi?", whole)
 	case letter == "":
 		return "write the number of bytes, or a suffix"
-	default:
-		return fmt.Sprintf("did you mean %s%si?", whole, strings.ToUpper(letter))
 	}
+	guess := whole + strings.ToUpper(letter) + "i"
+	if _, err := parseQuantity(guess); err != nil {
+		return ""
+	}
+	return "did you mean " + guess + "?"
 }
 
 // fractionHint writes a size with a fraction in the next smaller unit, where it

@@ -10,9 +10,15 @@ import (
 // nearest is the candidate most like word, or "" when none is near enough to
 // be meant.
 func nearest(word string, candidates []string) string {
-	best, bestDistance := "", 1+max(1, len(word)/3)
 	if len(word) > 2*maxName {
 		return ""
+	}
+	best, bestDistance := "", 4
+	switch {
+	case len(word) < 4:
+		bestDistance = 2
+	case len(word) < 12:
+		bestDistance = 3
 	}
 	for _, c := range candidates {
 		if strings.EqualFold(c, word) {

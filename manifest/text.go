@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -36,7 +37,7 @@ func cleanText(file string, text []byte) ([]byte, *Error) {
 			return nil, &Error{
 				Position: positionAt(file, text, i),
 				Msg:      fmt.Sprintf("control character %U", rune(c)),
-				Hint:     "manifests are plain text; in a string write it as an escape such as \"\\u0007\"",
+				Hint:     fmt.Sprintf("remove it; in a string write it as the escape \"\\u%04x\"", c),
 			}
 		}
 	}
@@ -90,6 +91,32 @@ func parseDocuments(file string, text []byte) ([]*yaml.Node, *Error) {
 	}
 }
 
+// isJSON is true for a text that begins like JSON.
+func isJSON(text []byte) bool {
+	return bytes.HasPrefix(bytes.TrimLeft(text, " \t\r\n"), []byte("{"))
+}
+
+// jsonEscape finds what JSON may escape in strings and the YAML parser may not:
+// a slash, and characters beyond 16 bits as pairs.
+var jsonEscape = regexp.MustCompile(`\\(?:[^u/]|/|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u)`)
+
+// plainJSON writes such escapes of a JSON text as the characters they stand for.
+func plainJSON(text []byte) []byte {
+	if !isJSON(text) || bytes.IndexByte(text, '\\') < 0 || !json.Valid(text) {
+		return text
+	}
+	return jsonEscape.ReplaceAllFunc(text, func(escape []byte) []byte {
+		if escape[1] != '/' && len(escape) < 12 {
+			return escape
+		}
+		var s string
+		if json.Unmarshal([]byte(`"`+string(escape)+`"`), &s) != nil {
+			return escape
+		}
+		return []byte(s)
+	})
+}
+
 var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 
 // syntaxFault is what the parser said, at the line that is at fault. The parser
@@ -107,7 +134,7 @@ func syntaxFault(file string, text []byte, err error) *Error {
 	indent := len(at) - len(bytes.TrimLeft(at, " \t"))
 	fault := &Error{Position: Position{file, line, indent + 1}, Msg: "not YAML: " + msg}
 	switch {
-	case bytes.IndexByte(at[:indent], '\t') >= 0:
+	case bytes.IndexByte(at[:indent], '\t') >= 0 && !isJSON(text):
 		fault.Position.Column = bytes.IndexByte(at, '\t') + 1
 		fault.Hint = "a tab cannot indent YAML; use spaces"
 	case strings.Contains(msg, "mapping values are not allowed"):

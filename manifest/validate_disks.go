@@ -38,8 +38,6 @@ func (v *validator) disk(d *Disk, path string) {
 		v.fault(path+".size", fmt.Sprintf("%s is not a multiple of 512 bytes", d.Size), nearestMultiples(d.Size, diskStep))
 	case d.Size != 0 && d.Format == FormatRaw:
 		v.fault(path+".format", "raw disks made by size are not yet supported", "remove format for qcow2")
-	case d.Size != 0 && d.ReadOnly:
-		v.fault(path+".readOnly", "a new disk that nobody can write stays empty", "remove readOnly, or use file")
 	case d.File != "" && d.Format == "":
 		v.fault(path+".format", "required key is missing: the format of a file is never guessed, since a guest could write another into it", "add format: qcow2 or format: raw")
 	}

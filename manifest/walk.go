@@ -19,7 +19,8 @@ type walker struct {
 	faults Errors
 	broken brokenPaths
 	spent  aliasBudget
-	alias  int // how many aliases the walk is inside of
+	alias  int  // how many aliases the walk is inside of
+	bomb   bool // the budget of aliases is used up, and that has been said
 }
 
 // walk reads the whole document n, whose form is s.
@@ -35,11 +36,27 @@ func (w *walker) fault(n *yaml.Node, msg, hint string) {
 }
 
 func (w *walker) faultAt(n *yaml.Node, path, msg, hint string) {
-	w.broken = append(w.broken, path)
-	if len(w.faults) > 10*maxFaults {
-		return // more are never shown, and a hostile file could hold millions
+	if w.isHopeless() {
+		return
 	}
+	w.broken = append(w.broken, path)
 	w.faults = append(w.faults, &Error{Position: Position{w.file, n.Line, n.Column}, Path: path, Msg: msg, Hint: hint})
+}
+
+// isHopeless is true when there are more faults than are ever shown; a hostile
+// file could hold millions.
+func (w *walker) isHopeless() bool { return len(w.faults) > 10*maxFaults }
+
+// affords spends the budget of aliases on n, and says once when it is used up.
+func (w *walker) affords(n *yaml.Node) bool {
+	if !w.bomb && w.spent.take(cost{1, len(n.Value)}) {
+		return true
+	}
+	if !w.bomb {
+		w.bomb = true
+		w.fault(n, aliasBudgetMsg, aliasBudgetHint)
+	}
+	return false
 }
 
 // value appends the JSON of n to out and is true, or leaves a fault behind.
@@ -49,8 +66,7 @@ func (w *walker) value(n *yaml.Node, s *shape) bool {
 		defer func() { w.alias-- }()
 		n = target(n)
 	}
-	if w.alias > 0 && !w.spent.take(cost{1, len(n.Value)}) {
-		w.fault(n, aliasBudgetMsg, aliasBudgetHint)
+	if w.alias > 0 && !w.affords(n) {
 		return false
 	}
 	if n.Style&yaml.TaggedStyle != 0 {
@@ -83,7 +99,7 @@ func (w *walker) object(n *yaml.Node, s *shape) bool {
 	}
 	w.out = append(w.out, '{')
 	first := len(w.out)
-	seen, meant := keySet{}, map[string]bool(nil)
+	seen, meant := keySet{}, keySet{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, ok := w.key(n.Content[i], seen)
 		if !ok || s.ignores(key) {
@@ -98,10 +114,7 @@ func (w *walker) object(n *yaml.Node, s *shape) bool {
 				continue
 			}
 			if guess := w.unknownKey(n.Content[i], key, s.names()); guess != "" {
-				if meant == nil {
-					meant = map[string]bool{}
-				}
-				meant[guess] = true
+				meant[guess] = n.Line
 			}
 			continue
 		}
@@ -109,7 +122,7 @@ func (w *walker) object(n *yaml.Node, s *shape) bool {
 	}
 	w.out = append(w.out, '}')
 	for _, f := range s.fields {
-		if f.required && !seen.has(f.name) && !meant[f.name] {
+		if f.required && !seen.has(f.name) && !meant.has(f.name) {
 			w.path = append(w.path, f.name)
 			w.fault(n, "required key is missing", "")
 			w.path = w.path[:len(w.path)-1]
@@ -129,8 +142,7 @@ func (w *walker) dict(n *yaml.Node, s *shape) bool {
 	seen := keySet{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k := target(n.Content[i])
-		if w.alias == 0 && n.Content[i].Kind == yaml.AliasNode && !w.spent.take(cost{1, len(k.Value)}) {
-			w.fault(n.Content[i], aliasBudgetMsg, aliasBudgetHint)
+		if (w.alias > 0 || k != n.Content[i]) && !w.affords(k) {
 			return false
 		}
 		key, ok := w.key(n.Content[i], seen)
@@ -238,18 +250,18 @@ func (s keySet) has(key string) bool {
 }
 
 // brokenPaths are the paths of values that did not fit. What is said about
-// their surroundings would be said for want of them.
+// their surroundings may be said only for want of them.
 type brokenPaths []string
 
 // touches is true when a fault at path may only be the consequence of another:
 // when path lies in a broken value, or beside one in the same mapping. The
-// mappings at the top hold too many unrelated things for that.
+// mappings at the top hold too many unrelated things for that, and so do lists.
 func (b brokenPaths) touches(path string) bool {
 	if len(b) == 0 {
 		return false
 	}
-	around := path[:max(strings.LastIndexAny(path, ".["), 0)]
-	if around == "spec" || around == "metadata" || around == "" {
+	around := path[:max(strings.LastIndexByte(path, '.'), 0)]
+	if around == "spec" || around == "metadata" || around == "" || strings.HasSuffix(path, "]") {
 		around = path
 	}
 	for _, p := range b {
