@@ -55,7 +55,13 @@ down() {
 		echo "demo: $maqet is missing but guests of an earlier demo may run; run: make build demo-stop" >&2
 		exit 1
 	fi
-	"$maqet" delete -f "$vms" --delete-disks
+	# By name, not by -f: the files may have been edited into something invalid since.
+	local names
+	names=$("$maqet" get vm -o name | sed 's,.*/,,')
+	if [ -n "$names" ]; then
+		# shellcheck disable=SC2086 # One argument per name; names hold no spaces.
+		"$maqet" delete $names --delete-disks
+	fi
 	rm -rf "$demo" "$MAQET_RUN_DIR"
 }
 
@@ -123,7 +129,7 @@ up() {
 	say 'web answers on http://127.0.0.1:18080/ ; edit the files and apply again.'
 	say "export MAQET_STATE_DIR=$MAQET_STATE_DIR MAQET_RUN_DIR=$MAQET_RUN_DIR"
 	say 'To stop the guests and remove their disks:'
-	printf '%s\n' "make demo-stop    # or: $maqet --state-dir $MAQET_STATE_DIR --run-dir $MAQET_RUN_DIR delete -f $vms --delete-disks"
+	printf '%s\n' "make demo-stop    # or: $maqet --state-dir $MAQET_STATE_DIR --run-dir $MAQET_RUN_DIR delete web db --delete-disks"
 }
 
 case ${1:-} in
