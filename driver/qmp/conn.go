@@ -83,26 +83,32 @@ func (c *Conn) Close() error {
 // end makes cause the reason of the end, unless there is one already, closes the
 // socket and completes every pending call.
 func (c *Conn) end(cause error) error {
-	c.mu.Lock()
-	if c.err != nil {
-		c.mu.Unlock()
+	pending, first := c.markEnded(cause)
+	if !first {
 		return nil
+	}
+	closeErr := c.nc.Close()
+	for _, call := range pending {
+		call.finish(nil, fmt.Errorf("qmp %s: %w", call.Command, c.Err()))
+	}
+	return closeErr
+}
+
+// markEnded sets the reason of the end, once, and returns what was pending.
+func (c *Conn) markEnded(cause error) (pending map[string]*Call, first bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return nil, false
 	}
 	if cause == nil {
 		c.err = fmt.Errorf("%w: %s: by this side", ErrClosed, c.name)
 	} else {
 		c.err = fmt.Errorf("%w: %s: %w", ErrClosed, c.name, cause)
 	}
-	pending, err := c.pending, c.err
-	c.pending = nil
+	pending, c.pending = c.pending, nil
 	close(c.done)
-	c.mu.Unlock()
-
-	closeErr := c.nc.Close()
-	for _, call := range pending {
-		call.finish(nil, fmt.Errorf("qmp %s: %w", call.Command, err))
-	}
-	return closeErr
+	return pending, true
 }
 
 // read is the connection's one reader, from the first byte to the last.

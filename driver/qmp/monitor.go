@@ -35,7 +35,7 @@ func (c *Conn) Run(command []byte) ([]byte, error) {
 	if in.Execute == "" {
 		return nil, errors.New(`qmp run: the command has no "execute"`)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), c.opt.RunTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), c.opt.RunTimeout) //nolint:forbidigo // Monitor.Run has no context; the timeout stands in for it.
 	defer cancel()
 	out := struct {
 		Return json.RawMessage `json:"return"`

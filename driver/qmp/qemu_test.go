@@ -25,7 +25,7 @@ type qemu struct {
 	path string
 	cmd  *exec.Cmd
 	log  *strings.Builder
-	exit chan error
+	exit chan struct{} // closed once it is reaped
 }
 
 const binary = "qemu-system-x86_64"
@@ -50,7 +50,7 @@ func listenForQEMU(t *testing.T, args ...string) (q *qemu, run func()) {
 		"-machine", "none", "-S", "-nodefaults", "-no-user-config", "-display", "none",
 		"-chardev", "socket,id=q,fd=3,server=on,wait=off", "-mon", "chardev=q,mode=control",
 	}, args...)
-	q = &qemu{path: path, log: &strings.Builder{}, exit: make(chan error, 1)}
+	q = &qemu{path: path, log: &strings.Builder{}, exit: make(chan struct{})}
 	q.cmd = exec.Command(binary, args...) //nolint:gosec,noctx // Fixed arguments, and it is ended below with a reason.
 	q.cmd.ExtraFiles = []*os.File{passed}
 	q.cmd.Stdout, q.cmd.Stderr = q.log, q.log
@@ -59,7 +59,12 @@ func listenForQEMU(t *testing.T, args ...string) (q *qemu, run func()) {
 		if err := q.cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		go func() { q.exit <- q.cmd.Wait() }()
+		go func() {
+			defer close(q.exit)
+			if err := q.cmd.Wait(); err != nil {
+				t.Logf("QEMU ended: %v", err)
+			}
+		}()
 		// As long as a copy is open here, a dead QEMU's socket would not close.
 		if err := errors.Join(l.Close(), passed.Close()); err != nil {
 			t.Error(err)
@@ -82,9 +87,9 @@ func (q *qemu) stop(t *testing.T) {
 }
 
 // dialQEMU starts a QEMU and connects to it.
-func dialQEMU(t *testing.T, args ...string) *qmp.Conn {
+func dialQEMU(t *testing.T) *qmp.Conn {
 	t.Helper()
-	q, run := listenForQEMU(t, args...)
+	q, run := listenForQEMU(t)
 	run()
 	conn, err := qmp.Dial(within(t), q.path, qmp.Options{Handshake: bound})
 	if err != nil {
@@ -185,7 +190,7 @@ func TestQEMU_badDevice_pendingCallEndsWithErrClosed(t *testing.T) {
 	q, run := listenForQEMU(t, "-device", "no-such-device")
 	// The client is in the socket's queue before QEMU exists, which no dial by Conn
 	// could promise.
-	nc, err := net.Dial("unix", q.path)
+	nc, err := new(net.Dialer).DialContext(within(t), "unix", q.path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,8 +208,7 @@ func TestQEMU_badDevice_pendingCallEndsWithErrClosed(t *testing.T) {
 		t.Errorf("error %v: waited for the deadline instead of the end", err)
 	}
 	select {
-	case err := <-q.exit:
-		q.exit <- err
+	case <-q.exit:
 	case <-time.After(bound):
 		t.Fatal("QEMU accepted the device")
 	}

@@ -36,7 +36,7 @@ func newClient(t *testing.T, nc net.Conn) *client {
 
 func dial(t *testing.T, path string) *client {
 	t.Helper()
-	nc, err := net.Dial("unix", path)
+	nc, err := new(net.Dialer).DialContext(t.Context(), "unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,8 +139,8 @@ type recorder struct {
 	ends   []func()
 }
 
-func (r *recorder) Errorf(format string, args ...any) { r.failed <- format }
-func (r *recorder) Cleanup(fn func())                 { r.ends = append(r.ends, fn) }
+func (r *recorder) Errorf(format string, _ ...any) { r.failed <- format }
+func (r *recorder) Cleanup(fn func())              { r.ends = append(r.ends, fn) }
 
 func TestExpect_otherCommand_testFailsAndConnectionCloses(t *testing.T) {
 	rec := &recorder{TB: t, failed: make(chan string, 10)}
