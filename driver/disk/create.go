@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/maqet/maqet/internal/durable"
+	"github.com/maqet/maqet/internal/filelock"
 	"github.com/maqet/maqet/manifest"
 )
 
@@ -58,12 +60,22 @@ func (i *Images) Create(ctx context.Context, path string, size manifest.Quantity
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fail(path, op, err)
 	}
-	unlock, err := i.lockFolder(ctx, dir)
+	lock, err := i.lockFolder(ctx, dir)
 	if err != nil {
-		return fail(path, op, err)
+		return &Error{Path: path, Op: op, Err: fmt.Errorf("another process makes a disk here: %w", err)}
 	}
-	defer unlock()
+	defer func() { _ = lock.Unlock() }()
 	return wrap(path, op, i.createLocked(ctx, path, size.Bytes()))
+}
+
+// lockFolder waits for the right to create images in dir.
+func (i *Images) lockFolder(ctx context.Context, dir string) (*filelock.Lock, error) {
+	if limit := i.timing.Lock; limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	return i.locks.Lock(ctx, filepath.Join(dir, createLock))
 }
 
 // createLocked creates while the folder's lock is held.
@@ -98,7 +110,7 @@ func (i *Images) createLocked(ctx context.Context, path string, size int64) erro
 	if err := renameNew(temp.Name(), path); err != nil {
 		return err
 	}
-	if err := syncDir(dir); err != nil {
+	if err := durable.SyncDir(dir); err != nil {
 		return err
 	}
 	i.log.InfoContext(ctx, "disk created", "path", path, "size", size)
@@ -177,19 +189,6 @@ func renameNew(from, to string) error {
 	}
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("rename to %s: %w", to, err)
-	}
-	return nil
-}
-
-// syncDir makes the names in dir durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir) //nolint:gosec // G304: a folder of the caller's
-	if err != nil {
-		return err
-	}
-	defer func() { _ = d.Close() }()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("sync %s: %w", dir, err)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/maqet/maqet/internal/durable"
 )
 
 // removingDir is where folders go that are being removed: beside the machines'
@@ -61,19 +64,31 @@ func (i *Images) Remove(ctx context.Context, dir string) error {
 		if err := os.MkdirAll(bin, 0o700); err != nil {
 			return fail(abs, op, err)
 		}
-		grave, err := os.MkdirTemp(bin, filepath.Base(abs)+"-")
-		if err != nil {
-			return fail(abs, op, err)
-		}
-		if err := moveFolder(from, filepath.Join(grave, "disks")); err != nil {
+		if err := moveFolder(from, filepath.Join(bin, filepath.Base(abs)+"-"+rand.Text())); err != nil {
 			return wrap(from, op, err)
 		}
 	}
-	if err := os.RemoveAll(bin); err != nil && !errors.Is(err, syscall.ENOTEMPTY) {
+	if err := empty(bin); err != nil {
 		return fail(abs, op, err)
 	}
 	if from != "" {
 		i.log.InfoContext(ctx, "disks deleted", "path", from)
+	}
+	return nil
+}
+
+// empty deletes everything in bin. The folder itself stays: another process may
+// be about to move something into it.
+func empty(bin string) error {
+	entries, err := os.ReadDir(bin)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, e := range entries {
+		err = os.RemoveAll(filepath.Join(bin, e.Name()))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	return nil
 }
@@ -128,8 +143,8 @@ func moveFolder(from, to string) error {
 	case err != nil:
 		return fmt.Errorf("move to %s: %w", to, err)
 	}
-	if err := syncDir(filepath.Dir(from)); err != nil {
+	if err := durable.SyncDir(filepath.Dir(from)); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(to))
+	return durable.SyncDir(filepath.Dir(to))
 }

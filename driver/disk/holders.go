@@ -9,14 +9,15 @@ import (
 	"syscall"
 )
 
-// nameHolders adds to err which processes have path open, as far as /proc shows it.
-func nameHolders(path string, err error) (error, string) {
+// nameHolders adds to err which processes have path open, as far as /proc shows
+// it, and says what to do.
+func nameHolders(path string, err error) (hint string, named error) {
 	found := holders(path)
 	if len(found) == 0 {
-		return err, "find who has it open with: fuser -v " + strconv.Quote(path)
+		return "find who has it open with: fuser -v " + strconv.Quote(path), err
 	}
-	return fmt.Errorf("%w, held by %s", err, strings.Join(found, ", ")),
-		"stop the machine that uses the image, or wait until the command that does is done"
+	return "stop the machine that uses the image, or wait until the command that does is done",
+		fmt.Errorf("%w, held by %s", err, strings.Join(found, ", "))
 }
 
 // holders names the processes that have one of the files open, as "name (pid N)".

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/maqet/maqet/internal/filelock"
 	"github.com/maqet/maqet/internal/timing"
 )
 
@@ -26,6 +27,7 @@ type Images struct {
 	timing  timing.Table
 	qemuImg string
 	log     *slog.Logger
+	locks   *filelock.Manager
 	// free tells how many bytes may still be written below a folder.
 	free func(dir string) (uint64, error)
 }
@@ -36,7 +38,7 @@ func New(cfg Config) *Images {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Images{timing: cfg.Timing, qemuImg: cfg.QemuImg, log: log, free: freeBytes}
+	return &Images{timing: cfg.Timing, qemuImg: cfg.QemuImg, log: log, locks: filelock.New(), free: freeBytes}
 }
 
 // freeBytes asks the filesystem for what an unprivileged user may still write.

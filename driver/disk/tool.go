@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -62,8 +63,9 @@ func (i *Images) tool() (string, error) {
 	return "", fmt.Errorf("%w (not in PATH)", ErrNoTool)
 }
 
-// lockWords begin qemu-img's complaint about an image that is open elsewhere.
-const lockWords = `Failed to get "`
+// lockWords is qemu-img's complaint about an image that is open elsewhere:
+// Failed to get "write" lock, or Failed to get shared "write" lock.
+var lockWords = regexp.MustCompile(`Failed to get (shared )?"[a-z ]+" lock$`)
 
 // spaceWords are strerror(ENOSPC), which is all that qemu-img tells of the cause.
 const spaceWords = "No space left on device"
@@ -80,7 +82,7 @@ func toolError(command, stderr string, exit error) *ToolError {
 		}
 	}
 	switch {
-	case strings.Contains(e.Line, lockWords):
+	case lockWords.MatchString(e.Line):
 		e.Err = fmt.Errorf("%w: %w", ErrInUse, exit)
 	case strings.HasSuffix(e.Line, spaceWords):
 		e.Err = fmt.Errorf("%w: %w", syscall.ENOSPC, exit)
@@ -95,7 +97,7 @@ func fail(path, op string, err error) error {
 	case errors.Is(err, ErrNoTool):
 		e.Hint = "install the package qemu-utils (Debian, Ubuntu), qemu-img (Fedora, Alpine) or qemu-tools (SUSE)"
 	case errors.Is(err, ErrInUse):
-		e.Err, e.Hint = nameHolders(path, err)
+		e.Hint, e.Err = nameHolders(path, err)
 	case errors.Is(err, syscall.ENOSPC):
 		e.Hint = "make room on the filesystem of " + filepath.Dir(path)
 	case errors.Is(err, os.ErrPermission):

@@ -1,0 +1,88 @@
+package disk
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/maqet/maqet/internal/timing"
+)
+
+// The variables that make this test binary a process that creates a disk.
+const (
+	helperPath = "DISK_TEST_CREATE"
+	helperTool = "DISK_TEST_TOOL"
+)
+
+// TestMain lets the test binary stand in for a maqet that can be killed.
+func TestMain(m *testing.M) {
+	if path := os.Getenv(helperPath); path != "" {
+		images := New(Config{Timing: timing.Default(), QemuImg: os.Getenv(helperTool)})
+		if err := images.Create(context.Background(), path, 8<<20); err != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func TestCreate_killedInTheMiddle_leavesNoHalfDiskAndIsDoneAgain(t *testing.T) {
+	// The stand-in has written half an image when it is interrupted.
+	reached := filepath.Join(t.TempDir(), "reached")
+	slow := fakeTool(t, `printf 'QFI\373' >"$5"; echo $$ >`+reached+`.new; mv `+reached+`.new `+reached+`; exec sleep 600`)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "root.qcow2")
+
+	maqet := exec.CommandContext(t.Context(), os.Args[0]) //nolint:gosec // this test binary
+	maqet.Env = append(os.Environ(), helperPath+"="+path, helperTool+"="+slow.qemuImg)
+	if err := maqet.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the image is half written", func() bool { _, err := os.Stat(reached); return err == nil })
+	if err := maqet.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = maqet.Wait() // it was killed
+	t.Cleanup(func() { killPid(t, reached) })
+
+	if _, err := os.Lstat(path); !os.IsNotExist(err) {
+		t.Fatalf("a half-made disk is at its place: %v", err)
+	}
+	if got := names(t, dir); len(got) != 2 {
+		t.Fatalf("the folder holds %q, want the lock and what was left", got)
+	}
+	if err := newImages(t).Create(t.Context(), path, 8<<20); err != nil {
+		t.Fatal(err)
+	}
+	if got := names(t, dir); !cmp.Equal(got, []string{createLock, "root.qcow2"}) {
+		t.Errorf("the folder holds %q", got)
+	}
+	if info, err := newImages(t).InfoAs(t.Context(), path, "qcow2"); err != nil || info.VirtualSize != 8<<20 {
+		t.Errorf("the disk is %+v, %v", info, err)
+	}
+}
+
+// killPid ends the process whose pid is in the file.
+func killPid(t *testing.T, file string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Error(err)
+	}
+}
