@@ -48,7 +48,7 @@ func replace(path string, data []byte, perm fs.FileMode, sync func(*os.File) err
 	if perm == 0 {
 		perm = DefaultPerm
 	}
-	temp := filepath.Join(filepath.Dir(path), "."+shortened(filepath.Base(path))+"."+rand.Text()+".tmp")
+	temp := temporary(path)
 	if err := write(temp, data, perm, sync); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
@@ -58,13 +58,15 @@ func replace(path string, data []byte, perm fs.FileMode, sync func(*os.File) err
 	return nil
 }
 
-// shortened keeps the temporary name below the file system's limit of 255 bytes.
-func shortened(name string) string {
+// temporary is a new hidden name beside path, within the file system's limit
+// of 255 bytes.
+func temporary(path string) string {
 	const most = 200
+	name := filepath.Base(path)
 	if len(name) > most {
-		return name[:most]
+		name = name[:most]
 	}
-	return name
+	return filepath.Join(filepath.Dir(path), "."+name+"."+rand.Text()+".tmp")
 }
 
 // write makes a new file. It leaves none behind when it fails.

@@ -1,0 +1,107 @@
+package timing
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/agext/levenshtein"
+)
+
+// Error is a setting of the table that cannot be used.
+type Error struct {
+	// Setting is the part of the flag at fault, such as "lok=5s".
+	Setting string
+	// Err is the cause.
+	Err error
+	// Hint is what to write instead.
+	Hint string
+}
+
+// Error is "timeouts: "lok=5s": cause; hint".
+func (e *Error) Error() string {
+	return fmt.Sprintf("timeouts: %q: %v; %s", e.Setting, e.Err, e.Hint)
+}
+
+// Unwrap is the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// The causes of an Error.
+var (
+	ErrSyntax  = errors.New("not of the form NAME=DURATION")
+	ErrUnknown = errors.New("unknown name")
+	ErrTwice   = errors.New("given twice")
+	ErrValue   = errors.New("not a duration greater than zero")
+)
+
+// Names are the names of all durations, sorted.
+func Names() []string {
+	table := reflect.TypeFor[Table]()
+	names := make([]string, table.NumField())
+	for i := range names {
+		names[i] = table.Field(i).Tag.Get("flag")
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Set changes the durations that spec names, such as "lock=5s,query=10s". When
+// a part of it is wrong, nothing is changed.
+func (t *Table) Set(spec string) error {
+	if strings.TrimSpace(spec) == "" {
+		return nil
+	}
+	changed := *t
+	seen := map[string]bool{}
+	for setting := range strings.SplitSeq(spec, ",") {
+		setting = strings.TrimSpace(setting)
+		name, value, ok := strings.Cut(setting, "=")
+		if !ok {
+			return &Error{Setting: setting, Err: ErrSyntax, Hint: `write, for example, "lock=5s,query=10s"`}
+		}
+		if seen[name] {
+			return &Error{Setting: setting, Err: ErrTwice, Hint: "give each name once"}
+		}
+		seen[name] = true
+		field, ok := changed.field(name)
+		if !ok {
+			return &Error{Setting: setting, Err: ErrUnknown, Hint: suggestion(name)}
+		}
+		d, err := time.ParseDuration(value)
+		if err != nil || d <= 0 {
+			return &Error{Setting: setting, Err: ErrValue, Hint: `write a number with a unit, such as 500ms, 30s or 5m`}
+		}
+		*field = d
+	}
+	*t = changed
+	return nil
+}
+
+// field is the duration of that name.
+func (t *Table) field(name string) (*time.Duration, bool) {
+	table := reflect.ValueOf(t).Elem()
+	for i := range table.NumField() {
+		if table.Type().Field(i).Tag.Get("flag") == name {
+			d, ok := table.Field(i).Addr().Interface().(*time.Duration)
+			return d, ok
+		}
+	}
+	return nil, false
+}
+
+// suggestion names the nearest name, or all when none is near.
+func suggestion(name string) string {
+	best, distance := "", 1+max(1, len(name)/3)
+	for _, known := range Names() {
+		if d := levenshtein.Distance(strings.ToLower(name), known, nil); d < distance {
+			best, distance = known, d
+		}
+	}
+	if best != "" {
+		return fmt.Sprintf("did you mean %q?", best)
+	}
+	return "the names are " + strings.Join(Names(), ", ")
+}
