@@ -1,0 +1,59 @@
+package qemu
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// checkFiles finds files that are not there or may not be used. It opens none:
+// opening a pipe or a device may wait or act.
+func (c *check) checkFiles() {
+	if b := c.vm.Spec.Boot; b != nil && b.Kernel != nil {
+		c.checkFile("spec.boot.kernel.image", b.Kernel.Image, false, false)
+		if b.Kernel.Initrd != "" {
+			c.checkFile("spec.boot.kernel.initrd", b.Kernel.Initrd, false, false)
+		}
+	}
+	for i, d := range c.vm.Spec.Disks {
+		if d.File != "" {
+			c.checkFile(fmt.Sprintf("spec.disks[%d].file", i), d.File, true, !d.ReadOnly)
+		}
+	}
+}
+
+// checkFile checks one file. A disk may be a block device too.
+func (c *check) checkFile(path, file string, disk, write bool) {
+	info, err := os.Stat(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		c.find(path, file+" does not exist", "relative paths begin at the manifest's folder; create the file or correct the path")
+		return
+	case err != nil:
+		c.find(path, fmt.Sprintf("%s cannot be looked at: %v", file, err), "check the permissions of its folders")
+		return
+	}
+	if info.IsDir() {
+		c.find(path, file+" is a folder", "name a file in it")
+		return
+	}
+	block := info.Mode()&fs.ModeDevice != 0 && info.Mode()&fs.ModeCharDevice == 0
+	if !info.Mode().IsRegular() && (!disk || !block) {
+		c.find(path, fmt.Sprintf("%s is no file (%s)", file, info.Mode().Type()), "name a file")
+		return
+	}
+	mode, verb := uint32(unix.R_OK), "read"
+	if write {
+		mode, verb = unix.R_OK|unix.W_OK, "read and written"
+	}
+	if err := unix.Faccessat(unix.AT_FDCWD, file, mode, unix.AT_EACCESS); err != nil {
+		hint := "change the file's permissions, or run maqet as a user who may"
+		if write {
+			hint += "; a disk that is only read is readOnly: true"
+		}
+		c.find(path, fmt.Sprintf("%s cannot be %s: %v", file, verb, err), hint)
+	}
+}

@@ -1,0 +1,121 @@
+package qemu
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/manifest"
+)
+
+// FileNode is QEMU's name of the block node that opens a disk's file. The node
+// that understands the format is called like the disk.
+func FileNode(disk string) string { return disk + ".file" }
+
+// PortID is QEMU's id of a root port, which is also the name of the bus behind it.
+func PortID(index int) string { return fmt.Sprintf("port.%d", index) }
+
+// rootPort is one PCI Express root port. Eight share a device number. Function 0
+// is what makes the others visible, so ports are always rendered from 0 on.
+func rootPort(index int) object {
+	device, function := firstPortDevice+index/portFunctions, index%portFunctions
+	port := object{
+		{"driver", "pcie-root-port"},
+		{"id", PortID(index)},
+		{"bus", "pcie.0"},
+		{"addr", fmt.Sprintf("0x%x.0x%x", device, function)},
+	}
+	if function == 0 {
+		port = append(port, member{"multifunction", true})
+	}
+	// The chassis and slot numbers are what a guest names slots by, and the three
+	// must be unique; 0 is no valid chassis.
+	return append(port, member{"chassis", index + 1}, member{"slot", index + 1}, member{"port", index + 1})
+}
+
+// seat is where a slot is, in QEMU's words. No slot is nowhere in particular.
+func seat(slot driver.Slot) object {
+	switch slot.Kind {
+	case driver.SlotPort:
+		return object{{"bus", PortID(slot.Index)}, {"addr", "0x0"}}
+	case driver.SlotPCI:
+		return object{{"bus", "pci.0"}, {"addr", fmt.Sprintf("0x%x", slot.Index)}}
+	case driver.SlotSATA:
+		return object{{"bus", fmt.Sprintf("ide.%d", slot.Index)}}
+	default:
+		return nil
+	}
+}
+
+// blockNodes are the two nodes of a disk: what opens the file and what
+// understands the format.
+//
+// locking is on, never auto: an image in use by another program is refused even
+// where auto would let it pass in silence. auto-read-only is off: an image that
+// cannot be written is an error at the start, not a surprise in the guest.
+func blockNodes(d manifest.Disk, file string) [2]object {
+	return [2]object{
+		{
+			{"node-name", FileNode(d.Name)},
+			{"driver", "file"},
+			{"filename", file},
+			{"locking", "on"},
+			{"read-only", d.ReadOnly},
+			{"auto-read-only", false},
+		},
+		{
+			{"node-name", d.Name},
+			{"driver", string(d.Format)},
+			{"file", FileNode(d.Name)},
+			{"read-only", d.ReadOnly},
+			{"auto-read-only", false},
+		},
+	}
+}
+
+// diskDriver is the device a disk shows itself as.
+func diskDriver(d manifest.Disk) string {
+	if d.Bus != manifest.BusSATA {
+		return "virtio-blk-pci"
+	}
+	if d.Media == manifest.MediaCDROM {
+		return "ide-cd"
+	}
+	return "ide-hd"
+}
+
+// diskDevice is the drive that the guest sees.
+func diskDevice(d manifest.Disk, slot driver.Slot, bootIndex int) object {
+	device := object{{"driver", diskDriver(d)}, {"id", d.Name}}
+	device = append(device, seat(slot)...)
+	device = append(device, member{"drive", d.Name})
+	return withBootIndex(device, bootIndex)
+}
+
+// nicDevice is the card that the guest sees.
+func nicDevice(n manifest.NIC, mac string, slot driver.Slot, bootIndex int) object {
+	device := object{{"driver", n.Model}, {"id", n.Name}}
+	device = append(device, seat(slot)...)
+	device = append(device, member{"netdev", NetdevID(n.Name)}, member{"mac", mac})
+	return withBootIndex(device, bootIndex)
+}
+
+// withBootIndex adds a place in the boot order; 0 is none.
+func withBootIndex(device object, bootIndex int) object {
+	if bootIndex == 0 {
+		return device
+	}
+	return append(device, member{"bootindex", bootIndex})
+}
+
+// plainDevice is any further device. Property values keep the type they have in
+// the manifest, since QEMU's JSON tells a number from text.
+func plainDevice(d manifest.Device, slot driver.Slot) object {
+	device := object{{"driver", d.Driver}, {"id", d.Name}}
+	device = append(device, seat(slot)...)
+	for _, key := range slices.Sorted(maps.Keys(d.Properties)) {
+		device = append(device, member{key, d.Properties[key].Value()})
+	}
+	return device
+}
