@@ -64,7 +64,7 @@ func TestCreate_relativePathThatLooksLikeAnOption_isAFile(t *testing.T) {
 func TestCreate_fileThere_isLeftUntouched(t *testing.T) {
 	images := newImages(t)
 	path := filepath.Join(t.TempDir(), "root.qcow2")
-	if err := os.WriteFile(path, []byte("precious"), 0o640); err != nil { //nolint:gosec // the mode is part of the test
+	if err := os.WriteFile(path, []byte("precious"), 0o640); err != nil {
 		t.Fatal(err)
 	}
 	if err := images.Create(t.Context(), path, 1<<20); err != nil {
@@ -221,7 +221,7 @@ func TestCreate_toolHangs_isKilledWithItsChildren(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, pid := range strings.Fields(string(text)) {
+	for pid := range strings.FieldsSeq(string(text)) {
 		eventually(t, "process "+pid+" is dead", func() bool { return dead(pid) })
 	}
 	if got := names(t, filepath.Dir(path)); !cmp.Equal(got, []string{createLock}) {

@@ -27,9 +27,9 @@ func holders(paths ...string) []string {
 	type file struct{ dev, ino uint64 }
 	wanted := map[file]bool{}
 	for _, path := range paths {
-		if st, err := os.Stat(path); err == nil {
-			sys := st.Sys().(*syscall.Stat_t) //nolint:forcetypeassert // always so on Linux
-			wanted[file{sys.Dev, sys.Ino}] = true
+		var st syscall.Stat_t
+		if syscall.Stat(path, &st) == nil {
+			wanted[file{st.Dev, st.Ino}] = true
 		}
 	}
 	if len(wanted) == 0 {

@@ -67,20 +67,25 @@ func tags(t *testing.T, images *Images, path string) []string {
 // filled like that.
 func put(t *testing.T, path string, pattern byte) {
 	t.Helper()
-	imageIO(t, path, "write -P "+strconv.Itoa(int(pattern))+" 0 4096")
+	must(t, "qemu-io", "-f", "qcow2", "-c", "write -P "+strconv.Itoa(int(pattern))+" 0 4096", path)
 }
 
 func holds(t *testing.T, path string, pattern byte) bool {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "qemu-io", "-f", "qcow2",
-		"-c", "read -P "+strconv.Itoa(int(pattern))+" 0 4096", path).CombinedOutput()
+	out, err := command(t, "qemu-io", "-f", "qcow2", "-c", "read -P "+strconv.Itoa(int(pattern))+" 0 4096", path).CombinedOutput()
 	return err == nil && !strings.Contains(string(out), "verification failed")
 }
 
-func imageIO(t *testing.T, path, command string) {
+// command is one of QEMU's tools, run as it is.
+func command(t *testing.T, name string, args ...string) *exec.Cmd {
 	t.Helper()
-	if out, err := exec.CommandContext(t.Context(), "qemu-io", "-f", "qcow2", "-c", command, path).CombinedOutput(); err != nil {
-		t.Fatalf("qemu-io %s: %v\n%s", command, err, out)
+	return exec.CommandContext(t.Context(), name, args...) //nolint:gosec // G204: tools of QEMU with arguments of this test
+}
+
+func must(t *testing.T, name string, args ...string) {
+	t.Helper()
+	if out, err := command(t, name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %q: %v\n%s", name, args, err, out)
 	}
 }
 
@@ -94,7 +99,7 @@ func fakeTool(t *testing.T, script string) *Images {
 	}
 	path := filepath.Join(t.TempDir(), "qemu-img")
 	text := "#!/bin/sh\nreal() { " + actual + " \"$@\"; }\n" + script + "\n"
-	if err := os.WriteFile(path, []byte(text), 0o700); err != nil { //nolint:gosec // a script must be executable
+	if err := os.WriteFile(path, []byte(text), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	return New(Config{Timing: timing.Default(), QemuImg: path})

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,22 +16,22 @@ import (
 	"github.com/maqet/maqet/internal/timing"
 )
 
-// The variables that make this test binary a process that creates a disk.
-const (
-	helperPath = "DISK_TEST_CREATE"
-	helperTool = "DISK_TEST_TOOL"
+// The flags that make this test binary a process that creates a disk.
+var (
+	createDisk = flag.String("create-disk", "", "create a disk at this path and exit")
+	createTool = flag.String("create-tool", "", "the qemu-img to create it with")
 )
 
 // TestMain lets the test binary stand in for a maqet that can be killed.
 func TestMain(m *testing.M) {
-	if path := os.Getenv(helperPath); path != "" {
-		images := New(Config{Timing: timing.Default(), QemuImg: os.Getenv(helperTool)})
-		if err := images.Create(context.Background(), path, 8<<20); err != nil {
-			os.Exit(1)
-		}
-		os.Exit(0)
+	flag.Parse()
+	if *createDisk == "" {
+		os.Exit(m.Run())
 	}
-	os.Exit(m.Run())
+	images := New(Config{Timing: timing.Default(), QemuImg: *createTool})
+	if err := images.Create(context.Background(), *createDisk, 8<<20); err != nil {
+		os.Exit(1)
+	}
 }
 
 func TestCreate_killedInTheMiddle_leavesNoHalfDiskAndIsDoneAgain(t *testing.T) {
@@ -40,8 +41,11 @@ func TestCreate_killedInTheMiddle_leavesNoHalfDiskAndIsDoneAgain(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "root.qcow2")
 
-	maqet := exec.CommandContext(t.Context(), os.Args[0]) //nolint:gosec // this test binary
-	maqet.Env = append(os.Environ(), helperPath+"="+path, helperTool+"="+slow.qemuImg)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	maqet := exec.CommandContext(t.Context(), self, "-create-disk", path, "-create-tool", slow.qemuImg) //nolint:gosec // G204: this test binary
 	if err := maqet.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -209,9 +208,7 @@ func TestRevertSnapshot_dirtyBitmap_isRefusedBeforeAnyChange(t *testing.T) {
 	if err := images.CreateSnapshot(t.Context(), paths, "old"); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.CommandContext(t.Context(), "qemu-img", "bitmap", "--add", paths["root"], "backup0").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	must(t, "qemu-img", "bitmap", "--add", paths["root"], "backup0")
 	put(t, paths["data"], 'n')
 	err := images.RevertSnapshot(t.Context(), paths, "old")
 	if !errors.Is(err, ErrBitmaps) || !strings.Contains(err.Error(), "backup0") {
@@ -313,9 +310,7 @@ func TestInfo_everythingAnImageCanSay_isRead(t *testing.T) {
 		{"bitmap", "--add", path, "b0"},
 		{"snapshot", "-c", "s0", path},
 	} {
-		if out, err := exec.CommandContext(t.Context(), "qemu-img", args...).CombinedOutput(); err != nil {
-			t.Fatalf("qemu-img %q: %v\n%s", args, err, out)
-		}
+		must(t, "qemu-img", args...)
 	}
 	release := holdOpen(t, path)
 	defer release()
@@ -352,7 +347,7 @@ func TestInfo_missingOrDamaged_namesFileAndCause(t *testing.T) {
 // holdOpen opens an image for writing in another process, as a QEMU does.
 func holdOpen(t *testing.T, path string) (release func()) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "qemu-io", "-f", "qcow2", path)
+	cmd := command(t, "qemu-io", "-f", "qcow2", path)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -370,6 +365,6 @@ func holdOpen(t *testing.T, path string) (release func()) {
 // locked tells whether opening the image for writing is refused.
 func locked(t *testing.T, path string) bool {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "qemu-img", "info", path).CombinedOutput()
+	out, err := command(t, "qemu-img", "info", path).CombinedOutput()
 	return err != nil && strings.Contains(string(out), " lock\n")
 }
