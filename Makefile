@@ -53,7 +53,7 @@ test: install-deps build guest ## Every test with the race detector, on real QEM
 
 .PHONY: race
 race: ## The tests that need no QEMU guest, with the race detector, twice over.
-	go test -race -count=2 -shuffle=on -timeout 20m $$(go list ./... | grep -v /e2e)
+	go test -race -count=2 -shuffle=on -timeout 20m $$(go list ./... | grep -vE '/e2e(/|$$)') ./e2e/internal/arrows
 
 .PHONY: soak
 soak: install-deps build guest ## The long tests at their full size.

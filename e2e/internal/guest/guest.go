@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/maqet/maqet/internal/filelock"
 )
 
 // Marker is what the guest's readiness line on ttyS0 starts with.
@@ -48,8 +50,8 @@ type record struct {
 // Build makes the guest in dir and returns it. It does nothing when dir already
 // holds a guest of the same recipe. Any number of processes may build one folder
 // at once: one works, the others wait for it, at most until ctx ends.
-func Build(ctx context.Context, dir string) (Guest, error) {
-	dir, err := filepath.Abs(dir)
+func Build(ctx context.Context, dir string) (g Guest, err error) {
+	dir, err = filepath.Abs(dir)
 	if err != nil {
 		return Guest{}, fmt.Errorf("tiny guest: %w", err)
 	}
@@ -59,11 +61,11 @@ func Build(ctx context.Context, dir string) (Guest, error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return Guest{}, fmt.Errorf("tiny guest: %w", err)
 	}
-	unlock, err := lock(ctx, filepath.Join(dir, ".lock"))
+	lock, err := filelock.New().Lock(ctx, filepath.Join(dir, ".lock"))
 	if err != nil {
 		return Guest{}, fmt.Errorf("tiny guest: wait for another build in %s: %w", dir, err)
 	}
-	defer unlock()
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
 	if g, ok := cached(dir); ok {
 		return g, nil
 	}
