@@ -36,7 +36,8 @@ func NewCall(command string, args, result any) *Call {
 
 // Wait returns when the reply came, the connection ended, or ctx is done. When
 // ctx is done first, the call is given up: its reply will be dropped and counted,
-// and the connection stays usable. A call that was never sent waits for ctx.
+// and the connection stays usable. That takes nothing back: QEMU may have done
+// what it was asked, or still do it. A call that was never sent waits for ctx.
 func (c *Call) Wait(ctx context.Context) error {
 	done := c.doneChan()
 	select {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -22,6 +23,7 @@ type Conn struct {
 	writing chan struct{} // held by whoever writes; a channel, so that waiting for it heeds a context
 	lastID  atomic.Uint64
 	late    atomic.Uint64
+	gone    atomic.Pointer[error] // the first write that found the peer gone
 
 	greeted    chan struct{} // closed once greeting is set
 	greeting   Greeting
@@ -66,7 +68,8 @@ func (c *Conn) LateReplies() uint64 { return c.late.Load() }
 
 // Subscribe returns a new subscription to events. The first one of a connection
 // begins with the first byte received, later ones begin now. Reading it slowly,
-// or never, holds up nothing.
+// or never, holds up nothing. An event that QEMU sent before a reply is in the
+// subscription when the reply's Wait returns.
 func (c *Conn) Subscribe() *Subscription { return c.hub.subscribe() }
 
 // Close ends the connection and every pending call, and returns when the reader
@@ -119,6 +122,9 @@ func (c *Conn) read() {
 		line, err := lines.next()
 		if err == nil {
 			err = c.dispatch(line)
+		}
+		if gone := c.gone.Load(); gone != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+			err = *gone // the deadline was ours, and only means this
 		}
 		if err != nil {
 			// The end comes first: whoever sees the event channel close finds Err set.

@@ -62,7 +62,8 @@ func Dial(ctx context.Context, path string, opt Options) (*Conn, error) {
 // DialPipelined is Dial with calls that are written in the same write as
 // qmp_capabilities, before the greeting is read. It returns when the handshake is
 // done; each call completes on its own. When the handshake fails, every call
-// fails too.
+// fails too, but may be executed all the same: a QEMU that serves another client
+// reads the bytes when that one leaves. So the calls should only ask.
 func DialPipelined(ctx context.Context, path string, opt Options, calls ...*Call) (*Conn, error) {
 	opt = opt.withDefaults()
 	ctx, cancel := context.WithTimeout(ctx, opt.Handshake)

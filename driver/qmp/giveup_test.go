@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -137,6 +138,31 @@ func TestDo_peerGoneBeforeWrite_itsLastEventsAreStillRead(t *testing.T) {
 	if e := receive(t, sub); e.Name != "SHUTDOWN" {
 		t.Errorf("event %q, want SHUTDOWN", e.Name)
 	}
+	waitDone(t, conn)
+}
+
+func TestDo_peerRefusesInputButStaysOpen_connectionEndsAllTheSame(t *testing.T) {
+	closed := make(chan struct{})
+	conn := dial(t, qmp.Options{}, func(p *qmptest.Peer) {
+		p.Handshake()
+		p.Expect("pending")
+		p.CloseRead()
+		close(closed)
+		p.Hang(nil)
+	})
+	pending := qmp.NewCall("pending", nil, nil)
+	if err := conn.Send(within(t), pending); err != nil {
+		t.Fatal(err)
+	}
+	<-closed
+	for range 2 {
+		err := conn.Do(within(t), "x", nil, nil)
+		wantErr(t, err, qmp.ErrClosed)
+		wantErr(t, err, syscall.EPIPE)
+	}
+	err := pending.Wait(within(t))
+	wantErr(t, err, qmp.ErrClosed)
+	wantErr(t, err, syscall.EPIPE)
 	waitDone(t, conn)
 }
 

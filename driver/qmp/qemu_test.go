@@ -217,6 +217,39 @@ func TestQEMU_badDevice_pendingCallEndsWithErrClosed(t *testing.T) {
 	}
 }
 
+func TestQEMU_secondClient_waitsWithItsBudgetAndThenItsTurn(t *testing.T) {
+	q, run := listenForQEMU(t)
+	run()
+	first, err := qmp.Dial(within(t), q.path, qmp.Options{Handshake: bound})
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeAtEnd(t, first)
+	_, err = qmp.Dial(within(t), q.path, qmp.Options{Handshake: 50 * time.Millisecond})
+	wantErr(t, err, context.DeadlineExceeded)
+	if !strings.Contains(err.Error(), "another client") || !strings.Contains(err.Error(), q.path) {
+		t.Errorf("error %q does not name the likely cause and the socket", err)
+	}
+	third := make(chan error, 1)
+	ctx := within(t)
+	go func() {
+		conn, err := qmp.Dial(ctx, q.path, qmp.Options{Handshake: bound})
+		if err == nil {
+			err = errors.Join(conn.Do(ctx, "query-status", nil, nil), conn.Close())
+		}
+		third <- err
+	}()
+	if err := first.Do(ctx, "query-status", nil, nil); err != nil {
+		t.Errorf("the first client while another waits: %v", err)
+	}
+	if err := first.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-third; err != nil {
+		t.Errorf("once the first left: %v", err)
+	}
+}
+
 func TestQEMU_quit_lastEventIsReadAndConnectionEnds(t *testing.T) {
 	conn := dialQEMU(t)
 	sub := conn.Subscribe()

@@ -148,8 +148,11 @@ func (c *Conn) interruptWrite(ctx context.Context) (release func()) {
 
 // peerGone handles a write that failed because the peer is not there. What it
 // sent before it went, above all its last events, is still to be read: the reader
-// finds the end by itself, and is given a limit in case it does not.
+// finds the end by itself, and is given a limit, once, in case it does not.
 func (c *Conn) peerGone(err error) error {
-	_ = c.nc.SetReadDeadline(time.Now().Add(drainTime))
-	return fmt.Errorf("%w: %s: write: %w", ErrClosed, c.name, err)
+	err = fmt.Errorf("write: %w", err)
+	if c.gone.CompareAndSwap(nil, &err) {
+		_ = c.nc.SetReadDeadline(time.Now().Add(drainTime)) // fails only on a closed socket, which is what is wanted
+	}
+	return fmt.Errorf("%w: %s: %w", ErrClosed, c.name, err)
 }

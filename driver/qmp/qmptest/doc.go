@@ -21,7 +21,8 @@
 // [Peer.Stall] says nothing more, [Peer.ReadBytes] stops reading in the middle of
 // a command, [Peer.Raw] sends anything, [Peer.Oversized] a reply of a given size,
 // [Peer.Flood] a storm of events, [Peer.Reset] closes with input unread, so that
-// the client meets ECONNRESET instead of EOF.
+// the client meets ECONNRESET instead of EOF, [Peer.CloseRead] closes one
+// direction only.
 //
 // # Caveats
 //

@@ -180,6 +180,18 @@ func (p *Peer) Hang(release <-chan struct{}) {
 	}
 }
 
+// CloseRead refuses whatever the client sends from now on, which gets EPIPE, while
+// the other direction stays open.
+func (p *Peer) CloseRead() {
+	socket, ok := p.nc.(*net.UnixConn)
+	if !ok {
+		p.fail("closing one direction needs a unix socket, this is a %T", p.nc)
+	}
+	if err := socket.CloseRead(); err != nil {
+		p.leave("close the reading side", err)
+	}
+}
+
 // Close closes the connection. What was sent before still arrives.
 func (p *Peer) Close() {
 	if err := p.nc.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
