@@ -38,19 +38,29 @@ func Admit(objects, others []*Object, host HostFacts) Errors {
 		}
 		declared[o.Key()] = o
 	}
-	all := slices.Clone(objects)
+	var a admission
 	for _, o := range others {
 		if _, ok := declared[o.Key()]; !ok && o.VM != nil {
-			all = append(all, o)
+			a.objects = append(a.objects, o)
 		}
 	}
-	found = append(found, admitMACs(all)...)
-	found = append(found, admitForwards(all)...)
-	found = append(found, admitFiles(all)...)
-	found = append(found, admitSnapshots(all)...)
-	found = append(found, admitHost(all, host)...)
+	a.running = len(a.objects)
+	a.objects = append(a.objects, objects...)
+	found = append(found, a.macs()...)
+	found = append(found, a.forwards()...)
+	found = append(found, a.files()...)
+	found = append(found, a.snapshots()...)
+	found = append(found, a.host(host)...)
 	found.Sort()
 	return found
+}
+
+// admission is a set with the machines that run beside it. Those come first, so
+// that a conflict with one of them is the fault of what is declared; between
+// two of them it is past helping.
+type admission struct {
+	objects []*Object
+	running int
 }
 
 // duplicateObject is the fault of a second object of one kind and name.
@@ -81,12 +91,12 @@ func taken(c, first claim, hint string) *Error {
 	}
 }
 
-// admitMACs finds nics with one address. Machines see each other on a bridge,
+// macs finds nics with one address. Machines see each other on a bridge,
 // and a guest is recognised by its address, so one address is one nic.
-func admitMACs(objects []*Object) Errors {
+func (a admission) macs() Errors {
 	var found Errors
 	held := map[string]claim{}
-	for _, o := range objects {
+	for n, o := range a.objects {
 		if o.VM == nil {
 			continue
 		}
@@ -95,34 +105,37 @@ func admitMACs(objects []*Object) Errors {
 				continue
 			}
 			c := claim{o, fmt.Sprintf("spec.nics[%d].mac", i), "MAC address", nic.MAC}
-			if first, ok := held[nic.MAC]; ok {
+			first, ok := held[nic.MAC]
+			switch {
+			case !ok:
+				held[nic.MAC] = c
+			case n >= a.running:
 				found = append(found, taken(c, first, "give one of them another address, or none: maqet then makes one up and keeps it"))
-				continue
 			}
-			held[nic.MAC] = c
 		}
 	}
 	return found
 }
 
-// admitForwards finds host ports that two forwards want.
-func admitForwards(objects []*Object) Errors {
+// forwards finds host ports that two forwards want.
+func (a admission) forwards() Errors {
 	type holder struct {
 		forward Forward
 		claim   claim
 	}
 	var found Errors
 	held := map[int][]holder{} // by host port
-	for _, o := range objects {
+	for n, o := range a.objects {
 		for _, f := range forwardsOf(o.VM) {
 			c := claim{o, f.path, "host port", fmt.Sprintf("%s %d", f.Proto, f.HostPort)}
 			same := held[f.HostPort]
 			at := slices.IndexFunc(same, func(h holder) bool { return h.forward.overlaps(f.Forward) })
-			if at >= 0 {
+			switch {
+			case at < 0:
+				held[f.HostPort] = append(same, holder{f.Forward, c})
+			case n >= a.running:
 				found = append(found, taken(c, same[at].claim, "forward another port of the host"))
-				continue
 			}
-			held[f.HostPort] = append(same, holder{f.Forward, c})
 		}
 	}
 	return found
@@ -153,16 +166,16 @@ func forwardsOf(vm *VirtualMachine) []placedForward {
 	return all
 }
 
-// admitFiles finds image files that one drive writes while another uses them.
+// files finds image files that one drive writes while another uses them.
 // QEMU's own lock would refuse the second, but only when it starts.
-func admitFiles(objects []*Object) Errors {
+func (a admission) files() Errors {
 	type holder struct {
 		claim  claim
 		writes bool
 	}
 	var found Errors
 	held := map[string]holder{}
-	for _, o := range objects {
+	for n, o := range a.objects {
 		if o.VM == nil {
 			continue
 		}
@@ -175,7 +188,7 @@ func admitFiles(objects []*Object) Errors {
 			switch {
 			case !ok:
 				held[d.File] = holder{c, !d.ReadOnly}
-			case first.writes || !d.ReadOnly:
+			case n >= a.running && (first.writes || !d.ReadOnly):
 				found = append(found, taken(c, first.claim, "a file that a drive can write serves no other; make all of its drives readOnly: true, or copy the file"))
 			}
 		}
@@ -183,17 +196,17 @@ func admitFiles(objects []*Object) Errors {
 	return found
 }
 
-// admitSnapshots finds snapshots of machines that do not exist.
-func admitSnapshots(objects []*Object) Errors {
+// snapshots finds snapshots of machines that do not exist.
+func (a admission) snapshots() Errors {
 	var names []string
-	for _, o := range objects {
+	for _, o := range a.objects {
 		if o.VM != nil {
 			names = append(names, o.VM.Metadata.Name)
 		}
 	}
 	slices.Sort(names)
 	var found Errors
-	for _, o := range objects {
+	for _, o := range a.objects {
 		if o.Snapshot == nil {
 			continue
 		}
@@ -211,10 +224,10 @@ func admitSnapshots(objects []*Object) Errors {
 	return found
 }
 
-// admitHost warns when the machines that may run want more than the host has.
-func admitHost(objects []*Object, host HostFacts) Errors {
+// host warns when the machines that may run want more than the host has.
+func (a admission) host(host HostFacts) Errors {
 	var memory, cpus int64
-	for _, o := range objects {
+	for _, o := range a.objects {
 		if o.VM == nil || o.VM.Spec.PowerState == PowerStopped {
 			continue
 		}
