@@ -33,6 +33,8 @@ type Machine struct {
 	Restarts int `json:"restarts,omitempty"`
 	// Starts counts every start.
 	Starts int `json:"starts,omitempty"`
+	// StartedGeneration is the generation that was last started; 0 before the first start.
+	StartedGeneration int64 `json:"startedGeneration,omitempty"`
 	// LastTermination is how the last process ended.
 	LastTermination *Termination `json:"lastTermination,omitempty"`
 	// Conditions remembers when a condition last changed.
@@ -49,6 +51,9 @@ type Termination struct {
 	LastLine string `json:"lastLine,omitempty"`
 	// Generation is the generation that ran.
 	Generation int64 `json:"generation"`
+	// Superseded is true once the machine was started again: then this is no
+	// longer how the last process ended, which may have gone without a trace.
+	Superseded bool `json:"superseded,omitempty"`
 }
 
 // Hold is a temporary override of what the manifest says.
