@@ -123,7 +123,8 @@ up() {
 	show 0 "$maqet" get vm
 
 	heading 'What web said on its serial line'
-	show 0 "$maqet" logs web --tail 5
+	printf '%s$ %s logs web | tail -n 5%s\n' "$bold" "$maqet" "$plain"
+	"$maqet" logs web | tail -n 5
 
 	heading 'Yours now'
 	say 'web answers on http://127.0.0.1:18080/ ; edit the files and apply again.'
