@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/maqet/maqet/manifest"
+	"github.com/maqet/maqet/reconcile"
+)
+
+// applyFlags are the flags of apply and plan that say what is permitted.
+type applyFlags struct {
+	files        fileFlags
+	prune        bool
+	pruneAll     bool
+	maxDeletions int
+	owner        string
+	allowRestart bool
+	takeOver     bool
+}
+
+func (f *applyFlags) add(cmd *cobra.Command) {
+	f.files.add(cmd)
+	flags := cmd.Flags()
+	flags.BoolVar(&f.prune, "prune", false, "delete machines and snapshots of this owner that are no longer in the manifests; disks are kept")
+	flags.BoolVar(&f.pruneAll, "prune-all", false, "let --prune delete everything of this owner")
+	flags.IntVar(&f.maxDeletions, "max-deletions", 0, "refuse to prune more than this many machines (0: no limit)")
+	flags.StringVar(&f.owner, "owner", "", "name that owns the objects (default: the folder as given, made absolute)")
+	flags.BoolVar(&f.allowRestart, "allow-restart", false, "restart machines whose changes need it")
+	flags.BoolVar(&f.takeOver, "take-over", false, "take objects that another owner applied")
+}
+
+// check refuses flags that do nothing without another.
+func (f *applyFlags) check() error {
+	switch {
+	case f.pruneAll && !f.prune:
+		return usagef("--prune-all only widens --prune; give both")
+	case f.maxDeletions != 0 && !f.prune:
+		return usagef("--max-deletions only bounds --prune; give both")
+	case f.maxDeletions < 0:
+		return usagef("--max-deletions %d: must not be negative", f.maxDeletions)
+	default:
+		return nil
+	}
+}
+
+func (f *applyFlags) options() reconcile.ApplyOptions {
+	return reconcile.ApplyOptions{
+		Owner: f.owner, Prune: f.prune, PruneAll: f.pruneAll, MaxDeletions: f.maxDeletions, TakeOver: f.takeOver,
+		Options: reconcile.Options{AllowRestart: f.allowRestart},
+	}
+}
+
+func newApply(a *app) *cobra.Command {
+	var (
+		flags   applyFlags
+		dryRun  bool
+		wait    bool
+		timeout time.Duration
+	)
+	cmd := &cobra.Command{
+		Use:   "apply -f PATH...",
+		Short: "Make the host as the manifests say, once",
+		Long: `Make the host as the manifests say, once. All files are checked first; with one
+error in any of them nothing is touched. Then machines are created, started,
+changed and stopped in parallel, and each step is printed when the running QEMU
+confirms it.
+
+A change that needs a restart is not made unless --allow-restart is given; it
+stays pending and the exit code is 2.`,
+		Example: `  maqet apply -f vms/
+  maqet apply -f vms/ --wait           # also wait until the guests are Ready
+  maqet apply -f web.yaml --allow-restart
+  maqet apply -f vms/ --prune          # machines whose file is gone go too; disks are kept`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			if err := flags.check(); err != nil {
+				return err
+			}
+			set, err := loadForHost(ctx, a, &flags.files)
+			if err != nil {
+				return invalid(a, err)
+			}
+			opt := flags.options()
+			if dryRun {
+				return showPlan(ctx, a, set, opt, format{})
+			}
+			opt.Wait, opt.Timeout = wait, timeout
+			return runApply(ctx, a, set, opt)
+		},
+	}
+	flags.add(cmd)
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "show the plan and touch nothing")
+	cmd.Flags().BoolVar(&wait, "wait", false, "also wait until machines are Ready")
+	cmd.Flags().DurationVar(&timeout, "timeout", 0, "give up after this long (0: each wait has its own limit)")
+	return cmd
+}
+
+// loadForHost loads the manifests and asks the emulators about them.
+func loadForHost(ctx context.Context, a *app, files *fileFlags) (*manifest.Set, error) {
+	set, err := files.load(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	return set, checkHost(ctx, a, set)
+}
+
+func runApply(ctx context.Context, a *app, set *manifest.Set, opt reconcile.ApplyOptions) error {
+	p := newProgress(a.env)
+	engine, err := a.engine(p.report)
+	if err != nil {
+		return err
+	}
+	report, err := engine.Apply(ctx, set, opt)
+	p.stop()
+	if err != nil && len(report.Results) == 0 {
+		return err
+	}
+	printReport(a, report)
+	return reportOutcome(report, err)
+}
+
+// printReport prints what remains to be known after the steps were printed.
+func printReport(a *app, report reconcile.Report) {
+	changed := 0
+	for _, r := range report.Results {
+		printLeftovers(a.env, r)
+		if len(r.Steps) > 0 {
+			changed++
+		}
+	}
+	fmt.Fprintf(a.env.out, "%s: %d changed, %d unchanged\n", describeCount(len(report.Results), "machine"), changed, len(report.Results)-changed)
+	left := 0
+	for _, o := range report.Objects {
+		if o.Action == reconcile.ActionLeft {
+			left++
+			fmt.Fprintf(a.env.out, "%s is in no manifest any more; it is left alone without --prune\n", o.Object)
+		}
+	}
+	if report.Interrupted {
+		fmt.Fprintln(a.env.err, "Interrupted. What is printed above was done and observed.")
+		for _, name := range report.NotDone {
+			fmt.Fprintf(a.env.err, "vm/%s is not settled; run the same command again to go on\n", name)
+		}
+	}
+}
+
+// reportOutcome is the exit code of a report, in the order of exitCodesHelp.
+func reportOutcome(report reconcile.Report, err error) error {
+	code := exitDone
+	switch {
+	case report.Interrupted:
+		code = exitInterrupted
+	case report.Refused:
+		code = exitRefused
+	case report.Failed:
+		code = exitFailed
+	case report.Degraded:
+		code = exitDegraded
+	case report.Pending, errors.Is(err, context.DeadlineExceeded):
+		code = exitPending
+	case err != nil:
+		return err
+	}
+	if code == exitDone {
+		return nil
+	}
+	return &outcomeError{code: code}
+}

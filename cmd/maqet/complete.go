@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/maqet/maqet/state"
+)
+
+// completionBudget bounds what a person waits after pressing Tab.
+const completionBudget = time.Second
+
+func newCompletion() *cobra.Command {
+	return &cobra.Command{
+		Use:   "completion {bash|zsh|fish|powershell}",
+		Short: "Print a completion script for a shell",
+		Long: `Print a completion script for a shell. With it, Tab completes commands, flags
+and the names of machines and snapshots.`,
+		Example: `  source <(maqet completion bash)
+  maqet completion zsh > "${fpath[1]}/_maqet"
+  maqet completion fish > ~/.config/fish/completions/maqet.fish`,
+		ValidArgs: []string{"bash", "zsh", "fish", "powershell"},
+		Args:      exactArgs("SHELL"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			root, out := cmd.Root(), cmd.OutOrStdout()
+			switch args[0] {
+			case "bash":
+				return root.GenBashCompletionV2(out, true)
+			case "zsh":
+				return root.GenZshCompletion(out)
+			case "fish":
+				return root.GenFishCompletion(out, true)
+			case "powershell":
+				return root.GenPowerShellCompletionWithDesc(out)
+			default:
+				return usagef("completion %s: the shells are bash, zsh, fish and powershell", args[0])
+			}
+		},
+	}
+}
+
+// completeMachines completes names of machines; at most max of them, 0 for any number.
+func completeMachines(a *app, most int) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		if most > 0 && len(args) >= most {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return remembered(cmd.Context(), a, func(tx *state.Tx) ([]string, error) {
+			machines, err := tx.Machines()
+			var names []string
+			for _, m := range machines {
+				names = append(names, m.Object.Metadata.Name)
+			}
+			return names, err
+		}, args, prefix)
+	}
+}
+
+// remembered reads names from the database; any trouble completes nothing.
+func remembered(ctx context.Context, a *app, list func(*state.Tx) ([]string, error), used []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	r, err := a.rooms()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	ctx, cancel := context.WithTimeout(ctx, completionBudget)
+	defer cancel()
+	var names []string
+	err = r.store.View(ctx, func(tx *state.Tx) error {
+		var listErr error
+		names, listErr = list(tx)
+		return listErr
+	})
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError | cobra.ShellCompDirectiveNoFileComp
+	}
+	var fit []string
+	for _, n := range names {
+		if strings.HasPrefix(n, prefix) && !contains(used, n) {
+			fit = append(fit, n)
+		}
+	}
+	return fit, cobra.ShellCompDirectiveNoFileComp
+}
+
+func contains(list []string, s string) bool {
+	for _, l := range list {
+		if l == s {
+			return true
+		}
+	}
+	return false
+}
+
+// noArgs, exactArgs and someArgs are cobra's checks with our error type and
+// words that name what is missing.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("%s takes no argument, but got %q", cmd.CommandPath(), args[0])
+	}
+	return nil
+}
+
+func exactArgs(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < len(names) {
+			return usagef("%s needs %s", cmd.CommandPath(), strings.Join(names[len(args):], " and "))
+		}
+		if len(args) > len(names) {
+			return usagef("%s got one argument too many: %q", cmd.CommandPath(), args[len(names)])
+		}
+		return nil
+	}
+}
+
+func someArgs(name string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return usagef("%s needs at least one %s", cmd.CommandPath(), name)
+		}
+		return nil
+	}
+}
+
+// describeCount is "1 machine" or "3 machines".
+func describeCount(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"io"
+	"os"
+
+	"golang.org/x/term"
+)
+
+// environment is what a command may know of the process it runs in. Tests
+// build their own, so two commands can run in one process.
+type environment struct {
+	in     io.Reader
+	out    io.Writer
+	err    io.Writer
+	getenv func(string) string
+	home   string
+	uid    int
+	// outTTY and errTTY tell whether a person looks at the stream.
+	outTTY, errTTY bool
+}
+
+func stdEnvironment() environment {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		// Without a home the state dir must be named; newApp says so.
+		home = ""
+	}
+	return environment{
+		in: os.Stdin, out: os.Stdout, err: os.Stderr,
+		getenv: os.Getenv, home: home, uid: os.Getuid(),
+		outTTY: isTerminal(os.Stdout), errTTY: isTerminal(os.Stderr),
+	}
+}
+
+func isTerminal(f *os.File) bool {
+	return term.IsTerminal(int(f.Fd()))
+}
+
+// color tells whether output may have colour (https://no-color.org).
+func (e environment) color(tty bool) bool {
+	return tty && e.getenv("NO_COLOR") == "" && e.getenv("TERM") != "dumb"
+}
