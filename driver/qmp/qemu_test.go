@@ -1,6 +1,7 @@
 package qmp_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -83,6 +84,28 @@ func (q *qemu) stop(t *testing.T) {
 	case <-q.exit:
 	case <-time.After(bound):
 		t.Error("QEMU does not end")
+	}
+}
+
+// waitStopped waits until the kernel has stopped QEMU's main thread, which
+// happens some time after the signal was sent.
+func (q *qemu) waitStopped(t *testing.T) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for ctx := within(t); ; {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", q.cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(stat, []byte(") T ")) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("QEMU does not stop: %s", stat)
+		}
 	}
 }
 
@@ -282,6 +305,7 @@ func TestQEMU_stopped_callEndsWithItsContextAndLaterOnesWork(t *testing.T) {
 	if err := q.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	q.waitStopped(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	wantErr(t, conn.Do(ctx, "query-status", nil, nil), context.DeadlineExceeded)
