@@ -16,12 +16,18 @@ var errBusy = errors.New("busy")
 
 // Lock is a lock that is held.
 type Lock struct {
-	mu sync.Mutex
-	fd int // -1 once released
+	manager *Manager
+	mu      sync.Mutex
+	fd      int // -1 once released
 }
 
 // Unlock releases the lock. Further calls do nothing.
 func (l *Lock) Unlock() error {
+	l.manager.fence()
+	return l.release()
+}
+
+func (l *Lock) release() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.fd < 0 {

@@ -81,7 +81,15 @@ func (m *Manager) take(path string, acquire func(string) (int, error)) (*Lock, e
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
 	m.self.write(fd)
-	return &Lock{fd: fd}, nil
+	m.fence()
+	return &Lock{manager: m, fd: fd}, nil
+}
+
+// fence orders memory: what a goroutine did before it released a lock is seen
+// by the one that has it next. The kernel's lock says nothing about that to Go.
+func (m *Manager) fence() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 }
 
 func (m *Manager) contended(path string) bool {
@@ -143,7 +151,7 @@ func (m *Manager) hand(path string, l *line, lock *Lock, err error) bool {
 	} else if lock != nil {
 		// Nobody is left to hear of an error, and the kernel frees the lock
 		// even when it reports one.
-		_ = lock.Unlock()
+		_ = lock.release()
 	}
 	if len(l.waiters) == 0 {
 		delete(m.lines, path)

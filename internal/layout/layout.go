@@ -67,8 +67,9 @@ func (l Layout) Database() string { return filepath.Join(l.State, "state.db") }
 // StateID is the file that gives the state dir its id.
 func (l Layout) StateID() string { return filepath.Join(l.State, "id") }
 
-// RunOwner is the file in the run dir that names the state dir it belongs to, by id.
-func (l Layout) RunOwner() string { return filepath.Join(l.Run, "state-id") }
+// RunOwner is the file in the run dir that names the state dir it belongs to,
+// by id. Its name begins with a dot, so it is in no machine's way.
+func (l Layout) RunOwner() string { return filepath.Join(l.Run, ".state-id") }
 
 // DiskDir holds a machine's disks, identity and snapshot records.
 func (l Layout) DiskDir(vm string) string { return filepath.Join(l.State, "disks", vm) }
