@@ -44,32 +44,52 @@ func TestAdmit_setWideConflicts_areToldWithBothPlaces(t *testing.T) {
 		want   string
 	}{
 		{"nothing shared", vmText("a", mac) + vmText("b", forward("tcp::1:1")), "", ""},
-		{"one MAC", vmText("a", mac) + vmText("b", mac), "",
-			`fuzz.yaml:14:37: spec.nics[0].mac: MAC address 52:54:00:00:00:01 is taken by spec.nics[0].mac of vm/a (fuzz.yaml:7:37); ` + admitHint},
-		{"one MAC in two cases", vmText("a", macBig) + vmText("b", macTiny), "",
-			`fuzz.yaml:14:37: spec.nics[0].mac: MAC address 52:54:00:00:00:0a is taken by spec.nics[0].mac of vm/a (fuzz.yaml:7:37); ` + admitHint},
-		{"one host port", vmText("a", forward("tcp:127.0.0.1:80:1")) + vmText("b", forward("tcp:127.0.0.1:80:2")), "",
-			`fuzz.yaml:14:39: spec.nics[0].user.forward[0]: host port tcp 80 is taken by spec.nics[0].user.forward[0] of vm/a (fuzz.yaml:7:39); forward another port of the host`},
-		{"all addresses and one", vmText("a", forward("tcp::80:1")) + vmText("b", forward("tcp:127.0.0.1:80:2")), "",
-			`fuzz.yaml:14:39: spec.nics[0].user.forward[0]: host port tcp 80 is taken by spec.nics[0].user.forward[0] of vm/a (fuzz.yaml:7:39); forward another port of the host`},
+		{
+			"one MAC", vmText("a", mac) + vmText("b", mac), "",
+			`fuzz.yaml:14:37: spec.nics[0].mac: MAC address 52:54:00:00:00:01 is taken by spec.nics[0].mac of vm/a (fuzz.yaml:7:37); ` + admitHint,
+		},
+		{
+			"one MAC in two cases", vmText("a", macBig) + vmText("b", macTiny), "",
+			`fuzz.yaml:14:37: spec.nics[0].mac: MAC address 52:54:00:00:00:0a is taken by spec.nics[0].mac of vm/a (fuzz.yaml:7:37); ` + admitHint,
+		},
+		{
+			"one host port", vmText("a", forward("tcp:127.0.0.1:80:1")) + vmText("b", forward("tcp:127.0.0.1:80:2")), "",
+			`fuzz.yaml:14:39: spec.nics[0].user.forward[0]: host port tcp 80 is taken by spec.nics[0].user.forward[0] of vm/a (fuzz.yaml:7:39); forward another port of the host`,
+		},
+		{
+			"all addresses and one", vmText("a", forward("tcp::80:1")) + vmText("b", forward("tcp:127.0.0.1:80:2")), "",
+			`fuzz.yaml:14:39: spec.nics[0].user.forward[0]: host port tcp 80 is taken by spec.nics[0].user.forward[0] of vm/a (fuzz.yaml:7:39); forward another port of the host`,
+		},
 		{"one port of two addresses", vmText("a", forward("tcp:127.0.0.1:80:1")) + vmText("b", forward("tcp:127.0.0.2:80:2")), "", ""},
 		{"one port of two protocols", vmText("a", forward("tcp::80:1")) + vmText("b", forward("udp::80:2")), "", ""},
-		{"one port in one machine", vmText("a", `nics: [{name: lan, user: {forward: ["tcp::80:1", "tcp::80:2"]}}]`), "",
-			`fuzz.yaml:7:52: spec.nics[0].user.forward[1]: host port tcp 80 is taken by spec.nics[0].user.forward[0] of this machine (fuzz.yaml:7:39); forward another port of the host`},
-		{"one writable file, spelt twice", vmText("a", file("./x/../d.raw", "")) + vmText("b", file("/manifests/d.raw", "")), "",
-			`fuzz.yaml:14:27: spec.disks[0].file: file "/manifests/d.raw" is taken by spec.disks[0].file of vm/a (fuzz.yaml:7:27); a file that a drive can write serves no other; make all of its drives readOnly: true, or copy the file`},
-		{"one writes and one reads", vmText("a", file("d.raw", ", readOnly: true")) + vmText("b", file("d.raw", "")), "",
-			`fuzz.yaml:14:27: spec.disks[0].file: file "/manifests/d.raw" is taken by spec.disks[0].file of vm/a (fuzz.yaml:7:27); a file that a drive can write serves no other; make all of its drives readOnly: true, or copy the file`},
+		{
+			"one port in one machine", vmText("a", `nics: [{name: lan, user: {forward: ["tcp::80:1", "tcp::80:2"]}}]`), "",
+			`fuzz.yaml:7:52: spec.nics[0].user.forward[1]: host port tcp 80 is taken by spec.nics[0].user.forward[0] of this machine (fuzz.yaml:7:39); forward another port of the host`,
+		},
+		{
+			"one writable file, spelt twice", vmText("a", file("./x/../d.raw", "")) + vmText("b", file("/manifests/d.raw", "")), "",
+			`fuzz.yaml:14:27: spec.disks[0].file: file "/manifests/d.raw" is taken by spec.disks[0].file of vm/a (fuzz.yaml:7:27); a file that a drive can write serves no other; make all of its drives readOnly: true, or copy the file`,
+		},
+		{
+			"one writes and one reads", vmText("a", file("d.raw", ", readOnly: true")) + vmText("b", file("d.raw", "")), "",
+			`fuzz.yaml:14:27: spec.disks[0].file: file "/manifests/d.raw" is taken by spec.disks[0].file of vm/a (fuzz.yaml:7:27); a file that a drive can write serves no other; make all of its drives readOnly: true, or copy the file`,
+		},
 		{"two read one file", vmText("a", file("d.raw", ", readOnly: true")) + vmText("b", file("d.raw", ", readOnly: true")), "", ""},
-		{"snapshot of nothing", vmText("webb", "serial: {}") + snapText("s", "wbeb"), "",
-			`fuzz.yaml:12:24: spec.virtualMachine: no virtual machine is named "wbeb"; did you mean "webb"?`},
+		{
+			"snapshot of nothing", vmText("webb", "serial: {}") + snapText("s", "wbeb"), "",
+			`fuzz.yaml:12:24: spec.virtualMachine: no virtual machine is named "wbeb"; did you mean "webb"?`,
+		},
 		{"snapshot of an undeclared machine", snapText("s", "web"), vmText("web", "serial: {}"), ""},
 		{"undeclared machines that conflict already", vmText("a", "serial: {}"), vmText("old", mac) + vmText("older", mac), ""},
-		{"undeclared machine holds a port", vmText("a", forward("tcp::80:1")), vmText("old", forward("tcp::80:1")),
-			`fuzz.yaml:7:39: spec.nics[0].user.forward[0]: host port tcp 80 is taken by spec.nics[0].user.forward[0] of vm/old (fuzz.yaml:7:39); forward another port of the host`},
+		{
+			"undeclared machine holds a port", vmText("a", forward("tcp::80:1")), vmText("old", forward("tcp::80:1")),
+			`fuzz.yaml:7:39: spec.nics[0].user.forward[0]: host port tcp 80 is taken by spec.nics[0].user.forward[0] of vm/old (fuzz.yaml:7:39); forward another port of the host`,
+		},
 		{"the running machine itself is declared", vmText("a", forward("tcp::80:1")), vmText("a", forward("tcp::80:1")), ""},
-		{"one name", vmText("a", "serial: {}") + vmText("a", "serial: {}"), "",
-			`fuzz.yaml:11:18: metadata.name: vm/a is declared a second time; the first is at fuzz.yaml:2:1; rename or remove one of them`},
+		{
+			"one name", vmText("a", "serial: {}") + vmText("a", "serial: {}"), "",
+			`fuzz.yaml:11:18: metadata.name: vm/a is declared a second time; the first is at fuzz.yaml:2:1; rename or remove one of them`,
+		},
 		{"one name of two kinds", vmText("a", "serial: {}") + snapText("a", "a"), "", ""},
 	}
 	for _, tt := range tests {
@@ -92,10 +112,16 @@ func TestAdmit_moreThanTheHostHas_warns(t *testing.T) {
 	}{
 		{"unknown host", HostFacts{}, ""},
 		{"enough", HostFacts{MemoryBytes: 1152 << 20, CPUs: 3}, ""},
-		{"too little memory", HostFacts{MemoryBytes: 1151 << 20, CPUs: 3},
-			"spec.memory.size: the machines want 1152Mi of memory together, the host has 1151Mi; guests that use all of theirs may be killed for lack of memory; lower spec.memory.size or stop some"},
-		{"too few processors", HostFacts{MemoryBytes: 1 << 40, CPUs: 2},
-			"spec.cpu.count: the machines have 3 vCPUs together, the host has 2; they share the host's and run slower when busy at once"},
+		{
+			"too little memory",
+			HostFacts{MemoryBytes: 1151 << 20, CPUs: 3},
+			"spec.memory.size: the machines want 1152Mi of memory together, the host has 1151Mi; guests that use all of theirs may be killed for lack of memory; lower spec.memory.size or stop some",
+		},
+		{
+			"too few processors",
+			HostFacts{MemoryBytes: 1 << 40, CPUs: 2},
+			"spec.cpu.count: the machines have 3 vCPUs together, the host has 2; they share the host's and run slower when busy at once",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

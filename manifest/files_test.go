@@ -48,8 +48,11 @@ func TestLoad_folders_readWhatIsManifest(t *testing.T) {
 		files map[string]string
 		want  []string // machine names with the folder of their kernel
 	}{
-		{"three endings, recursively, in order", map[string]string{"b.yml": vmNamed("b"), "sub/deep/a.yaml": vmNamed("a"), "c.json": `{"apiVersion":"maqet.io/v1alpha1","kind":"VirtualMachine","metadata":{"name":"c"},"spec":{}}`, "README.md": "# x", "d.yaml.orig": "x"},
-			[]string{"a sub/deep", "b .", "c"}},
+		{
+			"three endings, recursively, in order",
+			map[string]string{"b.yml": vmNamed("b"), "sub/deep/a.yaml": vmNamed("a"), "c.json": `{"apiVersion":"maqet.io/v1alpha1","kind":"VirtualMachine","metadata":{"name":"c"},"spec":{}}`, "README.md": "# x", "d.yaml.orig": "x"},
+			[]string{"a sub/deep", "b .", "c"},
+		},
 		{"hidden names are skipped", map[string]string{"a.yaml": vmNamed("a"), ".b.yaml": "x", ".git/c.yaml": "x"}, []string{"a ."}},
 		{"links into ..data are read", map[string]string{"..2024/a.yaml": vmNamed("a"), "..data": "->..2024", "a.yaml": "->..data/a.yaml"}, []string{"a ."}},
 		{"loops of links end", map[string]string{"sub/a.yaml": vmNamed("a"), "sub/loop": "->..", "loop": "->."}, []string{"a sub"}},
@@ -136,7 +139,7 @@ func TestLoad_unreadableSubfolder_isIncomplete(t *testing.T) {
 	if err := os.Chmod(sub, 0); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.Chmod(sub, 0o700) }) //nolint:gosec // a folder of the test's own, given back so that it can be removed.
+	t.Cleanup(func() { _ = os.Chmod(sub, 0o700) })
 	set, err := Load(context.Background(), []string{dir}, LoadOptions{})
 	if !errors.Is(err, fs.ErrPermission) || set.Complete || set.VM("a") == nil {
 		t.Errorf("err %v, set %+v", err, set)

@@ -35,7 +35,7 @@ func goldenCases(t *testing.T, pattern string, got func(t *testing.T, name strin
 			input, want, _ := bytes.Cut(text, []byte(separator))
 			have := got(t, name+".yaml", append(input, '\n'))
 			if *update {
-				if err := os.WriteFile(file, []byte(string(input)+separator+have), 0o600); err != nil {
+				if err := os.WriteFile(file, []byte(string(input)+separator+have), 0o600); err != nil { //nolint:gosec // a file of testdata.
 					t.Fatal(err)
 				}
 				return
@@ -51,7 +51,7 @@ func goldenCases(t *testing.T, pattern string, got func(t *testing.T, name strin
 func loadText(t testing.TB, name string, text []byte) (*Set, error) {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil { //nolint:gosec // a file in a folder of the test's own.
 		t.Fatal(err)
 	}
 	set, err := Load(context.Background(), []string{filepath.Join(dir, name)}, LoadOptions{})

@@ -24,7 +24,7 @@ type ignores struct {
 // with adds the patterns of the folder at dir, which is rel below the root.
 func (ign *ignores) with(rel []string, name, dir string) (*ignores, Errors) {
 	file := filepath.Join(name, ignoreFile)
-	text, err := os.ReadFile(filepath.Join(dir, ignoreFile))
+	text, err := os.ReadFile(filepath.Join(dir, ignoreFile)) //nolint:gosec // it lies in a folder a person named.
 	if errors.Is(err, fs.ErrNotExist) {
 		return ign, nil
 	}

@@ -165,8 +165,7 @@ func shapeOfStruct(t reflect.Type) *shape {
 		s.refused = map[string]string{"namespace": "maqet has no namespaces: names are unique on a host; remove the key, and tell groups apart by labels"}
 	default:
 	}
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if name == "" || name == "-" {
 			continue

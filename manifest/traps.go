@@ -28,8 +28,8 @@ func isPlain(n *yaml.Node) bool {
 
 // isOldBool is true for the words that only YAML 1.1 reads as true or false.
 func isOldBool(s string) bool {
-	switch strings.ToLower(s) {
-	case "on", "off", "yes", "no", "y", "n":
+	switch s {
+	case "on", "On", "ON", "off", "Off", "OFF", "yes", "Yes", "YES", "no", "No", "NO", "y", "Y", "n", "N":
 		return true
 	default:
 		return false
@@ -58,8 +58,6 @@ func textTrap(n *yaml.Node) string {
 		return v + " is a number (in sixties) to YAML 1.1 and a string to YAML 1.2"
 	case oddNumber.MatchString(n.Value):
 		return v + " is a number to some YAML readers"
-	case n.Value == "=" || n.Value == "<<" || n.Tag == "!!merge":
-		return v + " has a meaning of its own in YAML"
 	default:
 		return ""
 	}
@@ -101,26 +99,28 @@ func (w *walker) text(n *yaml.Node, s *shape) bool {
 		w.fault(n, "must not be empty", "give it a value, or remove the key")
 		return false
 	}
-	if !s.freeText && !w.noControls(n) {
+	if !w.lacks(n, s.freeText) {
 		return false
 	}
 	w.out = appendJSONString(w.out, n.Value)
 	return true
 }
 
-// noControls refuses characters that would not reach QEMU, or its log and
-// screen, as they are.
-func (w *walker) noControls(n *yaml.Node) bool {
-	i := strings.IndexFunc(n.Value, unicode.IsControl)
-	if i < 0 {
-		return true
+// lacks refuses characters that would not reach QEMU, or its log and screen, as
+// they are. Free text, which goes nowhere, only lacks the line breaks that YAML
+// writers do not keep.
+func (w *walker) lacks(n *yaml.Node, free bool) bool {
+	for _, r := range n.Value {
+		if isForeignBreak(r) || (!free && unicode.IsControl(r)) {
+			w.fault(n, fmt.Sprintf("holds the control character %U", r), "remove it, or write a space")
+			return false
+		}
 	}
-	for _, r := range n.Value[i:] {
-		w.fault(n, fmt.Sprintf("holds the control character %U", r), "write it on one line, without control characters")
-		break
-	}
-	return false
+	return true
 }
+
+// isForeignBreak is true for line breaks that only some YAML readers know.
+func isForeignBreak(r rune) bool { return r == 0x85 || r == 0x2028 || r == 0x2029 }
 
 // enum reads one of a few words.
 func (w *walker) enum(n *yaml.Node, s *shape) bool {
@@ -218,7 +218,7 @@ func (w *walker) duration(n *yaml.Node) bool {
 func (w *walker) property(n *yaml.Node) bool {
 	switch {
 	case !isPlain(n):
-		if !w.noControls(n) {
+		if !w.lacks(n, false) {
 			return false
 		}
 		w.out = appendJSONString(w.out, n.Value)
@@ -243,22 +243,23 @@ func (w *walker) property(n *yaml.Node) bool {
 		w.fault(n, "must be a string, a plain number, true or false: "+why, "quote it where a string is meant: "+quote(n.Value))
 		return false
 	}
-	if !w.noControls(n) {
+	if !w.lacks(n, false) {
 		return false
 	}
 	w.out = appendJSONString(w.out, n.Value)
 	return true
 }
 
-// decimal reads a number with a fraction, if it can be held exactly enough to
-// be written back the same.
+// decimal reads a number with a fraction, if it can be written back in the same
+// form: without an exponent, which QEMU does not read.
 func (w *walker) decimal(n *yaml.Node) bool {
 	f, err := strconv.ParseFloat(n.Value, 64)
-	if err != nil || len(n.Value) > 17 {
+	text := strconv.FormatFloat(f, 'g', -1, 64)
+	if err != nil || len(n.Value) > 17 || strings.ContainsRune(text, 'e') {
 		w.fault(n, shorten(n.Value)+" has more digits than a number keeps", "quote it, and QEMU reads it")
 		return false
 	}
-	w.out = strconv.AppendFloat(w.out, f, 'f', -1, 64)
+	w.out = append(w.out, text...)
 	return true
 }
 

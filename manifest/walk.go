@@ -299,7 +299,8 @@ func joinPath(parts []string) string {
 
 func isPlainKey(key string) bool {
 	for _, c := range key {
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_' || c == '-') {
+		plain := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_' || c == '-'
+		if !plain {
 			return false
 		}
 	}
