@@ -216,3 +216,18 @@ func TestSet_lookup_findsByKindAndName(t *testing.T) {
 		t.Error("lookup fails")
 	}
 }
+
+func TestLoad_otherArchitecture_needsABoard(t *testing.T) {
+	src := source{name: "a.yaml", dir: "/"}
+	const want = "spec.machine.type: required key is missing: QEMU has no default board for aarch64"
+	for text, refused := range map[string]bool{
+		vmText("a", "serial: {}"):                                      true,
+		vmText("a", "machine: {type: virt, hotplugPorts: 2}"):          false,
+		vmText("a", "emulator: {binary: /usr/bin/qemu-system-x86_64}"): false,
+	} {
+		got := loadFile(src, []byte(text), nil, "aarch64", newShapes()).faults.Error()
+		if strings.Contains(got, want) != refused || (got != "") != refused {
+			t.Errorf("%s\ngot %s", text, got)
+		}
+	}
+}
