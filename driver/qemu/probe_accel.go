@@ -84,6 +84,11 @@ func kvmProblem(path string) *AccelProblem {
 		_ = unix.Close(fd) // nothing was done with it
 		return nil
 	}
+	return kvmRefusal(path, err)
+}
+
+// kvmRefusal is what an error of opening KVM's device means.
+func kvmRefusal(path string, err error) *AccelProblem {
 	e := &AccelProblem{Accelerator: "kvm"}
 	switch {
 	case errors.Is(err, unix.ENOENT):
