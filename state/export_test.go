@@ -1,0 +1,80 @@
+package state
+
+import "encoding/binary"
+
+// Examined is what examining a database file in memory finds.
+type Examined struct {
+	// Records are the sound records by place, such as "machine web".
+	Records map[string]string
+	// Damage is what was found wrong.
+	Damage []error
+}
+
+// Examine examines a database file in memory.
+func Examine(data []byte) (Examined, error) {
+	c, err := examine(data)
+	if err != nil {
+		return Examined{}, err
+	}
+	e := Examined{Records: map[string]string{}, Damage: c.damage}
+	for at, envelope := range c.records {
+		e.Records[at.String()] = string(envelope)
+	}
+	return e, nil
+}
+
+func reseal(at place, version uint16, payload string) []byte {
+	envelope := make([]byte, envelopeHeader, envelopeHeader+len(payload))
+	binary.BigEndian.PutUint16(envelope[envelopeSum:], version)
+	envelope = append(envelope, payload...)
+	binary.BigEndian.PutUint32(envelope, checksum(at, envelope[envelopeSum:]))
+	return envelope
+}
+
+// Future rewrites the record of a machine, or the inventory when name is
+// empty, as a newer maqet would: sealed soundly, with a version or a key that
+// this one does not know.
+func Future(path, name string, version uint16, payload string) error {
+	at := place{bucketMachines, name}
+	if name == "" {
+		at = inventoryPlace()
+	}
+	data, _, err := readDatabase(path)
+	if err != nil {
+		return err
+	}
+	c, err := examine(data)
+	if err != nil {
+		return err
+	}
+	envelope := reseal(at, version, payload)
+	changes := map[place][]byte{at: envelope}
+	if name != "" {
+		c.add(at, envelope)
+		if changes[inventoryPlace()], err = seal(inventoryPlace(), c.inventory); err != nil {
+			return err
+		}
+	}
+	b, err := openBolt(path, 0, 0)
+	if err != nil {
+		return err
+	}
+	defer b.close() //nolint:errcheck // the write's error is what counts.
+	return b.write(changes)
+}
+
+// Corrupt changes one byte within the payload of a machine's record, wherever
+// that lies, and leaves everything around it sound.
+func Corrupt(data []byte, name string) bool {
+	w, err := walk(data)
+	if err != nil {
+		return false
+	}
+	// The record is a part of data itself, so this changes the file's image.
+	envelope := w.records[place{bucketMachines, name}]
+	if envelope == nil {
+		return false
+	}
+	envelope[len(envelope)/2] ^= 0x20
+	return true
+}
