@@ -1,15 +1,26 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"log/slog"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/internal/timing"
 	"github.com/maqet/maqet/manifest"
 	"github.com/maqet/maqet/state"
+)
+
+// Bounds of what is done at once.
+const (
+	// defaultStarting is how many machines may be starting at once.
+	defaultStarting = 4
+	// maxLooking is how many machines are looked at, or converged, at once. A
+	// machine that does not answer holds one of these for its deadline only.
+	maxLooking = 64
 )
 
 // Config is what an engine works with.
@@ -32,79 +43,188 @@ type Config struct {
 	Now func() time.Time
 }
 
-// Engine brings machines to what they should be, one pass at a time.
-type Engine struct{ cfg Config }
+// Engine brings machines to what they should be, one pass at a time. It may be
+// used by many goroutines at once.
+type Engine struct {
+	cfg  Config
+	gate *gate
+	// reporting lets one event at a time through.
+	reporting sync.Mutex
+}
 
 // NewEngine makes an engine; it starts nothing.
-func NewEngine(cfg Config) *Engine { return &Engine{cfg: cfg} }
-
-// OwnerOf is the owner of a set that names none: its roots.
-func OwnerOf(set *manifest.Set) string { return "" }
-
-// Apply makes the objects of a set the desired ones and converges their machines.
-func (e *Engine) Apply(ctx context.Context, set *manifest.Set, opt ApplyOptions) (Report, error) {
-	return Report{}, errors.ErrUnsupported
+func NewEngine(cfg Config) *Engine {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Timing == (timing.Table{}) {
+		cfg.Timing = timing.Default()
+	}
+	return &Engine{cfg: cfg, gate: newGate(cmp.Or(cfg.Parallel, defaultStarting), cfg.Now)}
 }
 
-// Plan tells what Apply would do and touches nothing.
-func (e *Engine) Plan(ctx context.Context, set *manifest.Set, opt ApplyOptions) (PlanReport, error) {
-	return PlanReport{}, errors.ErrUnsupported
+// OwnerOf is the owner of a set that is given none: the paths it came from.
+func OwnerOf(set *manifest.Set) string { return strings.Join(set.Roots, ",") }
+
+// options fills in what every machine's options share.
+func (e *Engine) options(opt Options) Options {
+	t := e.cfg.Timing
+	opt.Who = cmp.Or(opt.Who, e.cfg.Who)
+	opt.BootID = cmp.Or(opt.BootID, e.cfg.BootID)
+	opt.Shutdown = cmp.Or(opt.Shutdown, t.Shutdown)
+	opt.Quit = cmp.Or(opt.Quit, t.Quit)
+	opt.Kill = cmp.Or(opt.Kill, t.Kill)
+	opt.Launch = cmp.Or(opt.Launch, t.Start)
+	opt.Ready = cmp.Or(opt.Ready, t.Ready)
+	opt.Snapshot = cmp.Or(opt.Snapshot, t.Snapshot)
+	return opt
 }
 
-// Converge does passes over one machine until it settles.
-func (e *Engine) Converge(ctx context.Context, name string, opt Options) (Result, error) {
-	return Result{}, errors.ErrUnsupported
+// tell reports an event.
+func (e *Engine) tell(ev Event) {
+	ev.Time = e.cfg.Now()
+	if ev.Done || ev.Err != nil {
+		e.cfg.Log.Info("step", "vm", ev.Machine, "action", ev.Step, "message", ev.Message, "err", ev.Err)
+	}
+	if e.cfg.Report == nil {
+		return
+	}
+	e.reporting.Lock()
+	defer e.reporting.Unlock()
+	e.cfg.Report(ev)
+}
+
+// desired reads what is remembered of one machine. Machine is nil when nothing is.
+func (e *Engine) desired(ctx context.Context, name string) (Desired, error) {
+	var want Desired
+	err := e.cfg.Store.View(ctx, func(tx Tx) error {
+		var err error
+		if want.Machine, err = tx.Machine(name); err != nil {
+			return err
+		}
+		want.Snapshots, err = tx.SnapshotsOf(name)
+		return err
+	})
+	return want, err
+}
+
+// desiredAll reads what is remembered of the named machines, or of all.
+func (e *Engine) desiredAll(ctx context.Context, names []string) ([]Desired, error) {
+	var all []Desired
+	err := e.cfg.Store.View(ctx, func(tx Tx) error {
+		snaps, err := tx.Snapshots()
+		if err != nil {
+			return err
+		}
+		of := make(map[string][]*state.Snapshot)
+		for _, s := range snaps {
+			vm := s.Object.Spec.VirtualMachine
+			of[vm] = append(of[vm], s)
+		}
+		machines, err := e.machines(tx, names)
+		if err != nil {
+			return err
+		}
+		all = make([]Desired, 0, len(machines))
+		for _, m := range machines {
+			all = append(all, Desired{Machine: m, Snapshots: of[m.Object.Metadata.Name]})
+		}
+		return nil
+	})
+	return all, err
+}
+
+func (e *Engine) machines(tx Tx, names []string) ([]*state.Machine, error) {
+	if len(names) == 0 {
+		return tx.Machines()
+	}
+	machines := make([]*state.Machine, 0, len(names))
+	for _, name := range names {
+		m, err := tx.Machine(name)
+		if err != nil {
+			return nil, err
+		}
+		if m == nil {
+			return nil, notFound("look at", name)
+		}
+		machines = append(machines, m)
+	}
+	return machines, nil
+}
+
+func notFound(op, name string) error {
+	return &Error{
+		Object: "vm/" + name, Op: op, Err: ErrNotFound,
+		Hint: "see maqet get for the names; apply a manifest to make one",
+	}
 }
 
 // Views looks at machines in parallel; without names at all of them.
 func (e *Engine) Views(ctx context.Context, names []string, depth driver.Depth) ([]View, error) {
-	return nil, errors.ErrUnsupported
+	all, err := e.desiredAll(ctx, names)
+	if err != nil {
+		return nil, err
+	}
+	views := make([]View, len(all))
+	each(len(all), maxLooking, func(i int) { views[i] = e.look(ctx, all[i], depth) })
+	return views, ctx.Err()
 }
 
-// SetPower is start, stop, pause and resume: it writes a hold when the spec wants
-// something else, or ends the hold when the spec wants just that, and converges.
-func (e *Engine) SetPower(ctx context.Context, name string, req PowerRequest, opt Options) (Result, error) {
-	return Result{}, errors.ErrUnsupported
-}
-
-// Restart stops a running machine once and starts it again.
-func (e *Engine) Restart(ctx context.Context, name string, opt Options) (Result, error) {
-	return Result{}, errors.ErrUnsupported
-}
-
-// Hold writes a hold; who, since and generation are filled in.
-func (e *Engine) Hold(ctx context.Context, name string, hold state.Hold, opt Options) (Result, error) {
-	return Result{}, errors.ErrUnsupported
-}
-
-// Release ends a machine's hold and converges.
-func (e *Engine) Release(ctx context.Context, name string, opt Options) (Result, error) {
-	return Result{}, errors.ErrUnsupported
-}
-
-// Delete stops a machine, forgets it, and keeps or deletes its disks.
-func (e *Engine) Delete(ctx context.Context, name string, opt DeleteOptions) (Result, error) {
-	return Result{}, errors.ErrUnsupported
-}
-
-// CreateSnapshot takes a snapshot and remembers it as an object.
-func (e *Engine) CreateSnapshot(ctx context.Context, req SnapshotRequest) (Result, error) {
-	return Result{}, errors.ErrUnsupported
-}
-
-// DeleteSnapshot deletes a snapshot's data and its object.
-func (e *Engine) DeleteSnapshot(ctx context.Context, vm, name string, opt Options) (Result, error) {
-	return Result{}, errors.ErrUnsupported
-}
-
-// AwaitReady waits until a machine is Ready, its readiness timeout is over, or
-// ctx ends; the result's Status tells which.
-func (e *Engine) AwaitReady(ctx context.Context, name string) (Result, error) {
-	return Result{}, errors.ErrUnsupported
+// look is one look at one machine.
+func (e *Engine) look(ctx context.Context, want Desired, depth driver.Depth) View {
+	name := want.Machine.Object.Metadata.Name
+	opt := e.options(Options{})
+	obs := e.cfg.Ports.Observer.Observe(ctx, name, want.vm(), depth)
+	now := e.cfg.Now()
+	plan := PlanMachine(want, obs, opt, now)
+	return View{
+		Machine: want.Machine, Snapshots: want.Snapshots, Observed: obs, Plan: plan,
+		Status: statusOf(want, obs, plan, opt, now),
+	}
 }
 
 // Locked calls do with one fresh full look at a machine while no other process
 // may act on it.
 func (e *Engine) Locked(ctx context.Context, name string, do func(context.Context, View) error) error {
-	return errors.ErrUnsupported
+	unlock, err := e.lock(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	want, err := e.desired(ctx, name)
+	if err != nil {
+		return err
+	}
+	if want.Machine == nil {
+		return notFound("look at", name)
+	}
+	return do(ctx, e.look(ctx, want, driver.DepthFull))
+}
+
+// lock takes a machine's lock within the table's time.
+func (e *Engine) lock(ctx context.Context, name string) (func(), error) {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.Timing.Lock)
+	defer cancel()
+	unlock, err := e.cfg.Ports.Locker.Lock(ctx, name)
+	if err != nil {
+		return nil, &Error{Object: "vm/" + name, Op: "lock", Err: err, Hint: "another maqet acts on it; try again"}
+	}
+	return unlock, nil
+}
+
+// each calls do for 0 to n-1, at most so many at once, and returns when all have.
+func each(n, most int, do func(i int)) {
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, most)
+	for i := range n {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			do(i)
+		})
+	}
+	wg.Wait()
 }

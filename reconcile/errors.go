@@ -20,6 +20,12 @@ var (
 	ErrNotConfirmed = errors.New("done, but not observed")
 	// ErrUnsettled is a machine that did not settle within the passes allowed.
 	ErrUnsettled = errors.New("the machine does not settle")
+	// ErrInterrupted is a convergence that was cancelled before it was over.
+	ErrInterrupted = errors.New("interrupted")
+	// ErrTimedOut is a convergence whose time ran out before it was over.
+	ErrTimedOut = errors.New("the time ran out")
+	// ErrHeld is a machine that an operator holds as it is.
+	ErrHeld = errors.New("the machine is held")
 	// ErrProblem is a machine that cannot be brought to what it should be.
 	ErrProblem = errors.New("the machine needs attention")
 )

@@ -43,6 +43,10 @@ type Result struct {
 	Status Status `json:"status"`
 	// Steps are those that were tried, in order.
 	Steps []StepResult `json:"steps,omitempty"`
+	// Degraded is true when the machine did not become Ready in time.
+	Degraded bool `json:"degraded,omitempty"`
+	// HoldAsked is true when the hold in the plan is what was just asked for.
+	HoldAsked bool `json:"-"`
 	// Gone is true when the machine was deleted.
 	Gone bool `json:"gone,omitempty"`
 	// KeptAt is where the disks of a deleted machine are; empty when there are none.

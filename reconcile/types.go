@@ -87,7 +87,8 @@ type Step struct {
 	Snapshot string `json:"snapshot,omitempty"`
 	// Method is the method of StepTakeSnapshot.
 	Method manifest.SnapshotMethod `json:"method,omitempty"`
-	// Intent is written before a step whose end is only seen later.
+	// Intent is written before a step whose end is only seen later. That of
+	// StepFinishSnapshot names the job; without one the disks have the tag already.
 	Intent *driver.Intent `json:"intent,omitempty"`
 	// Paused makes StepStart leave the vCPUs stopped.
 	Paused bool `json:"paused,omitempty"`

@@ -1,0 +1,276 @@
+package reconcile
+
+import (
+	"cmp"
+	"errors"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/maqet/maqet/manifest"
+	"github.com/maqet/maqet/state"
+)
+
+// admission is what an apply makes of the records, decided before anything is
+// written: all of it, or nothing.
+type admission struct {
+	opt   ApplyOptions
+	owner string
+	who   string
+	now   time.Time
+	// machines and snapshots are the records as they will be.
+	machines  map[string]*state.Machine
+	snapshots map[string]*state.Snapshot
+	// before are the objects as they were, by machine.
+	before map[string]*manifest.VirtualMachine
+	// putMachines and putSnapshots name what has to be written.
+	putMachines, putSnapshots map[string]bool
+	// converge names the machines to converge.
+	converge map[string]bool
+	objects  []ObjectChange
+	errs     []error
+}
+
+// admit decides what a set makes of the records that there are. The errors are
+// all conflicts at once.
+func admit(set *manifest.Set, tx Tx, opt ApplyOptions, who string, now time.Time) (*admission, error) {
+	a := &admission{
+		opt: opt, owner: cmp.Or(opt.Owner, OwnerOf(set)), who: who, now: now,
+		machines: map[string]*state.Machine{}, snapshots: map[string]*state.Snapshot{}, before: map[string]*manifest.VirtualMachine{},
+		putMachines: map[string]bool{}, putSnapshots: map[string]bool{}, converge: map[string]bool{},
+	}
+	machines, err := tx.Machines()
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range machines {
+		a.machines[m.Object.Metadata.Name] = m
+	}
+	snapshots, err := tx.Snapshots()
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range snapshots {
+		a.snapshots[s.Object.Metadata.Name] = s
+	}
+	for _, o := range set.Objects {
+		if o.VM != nil {
+			a.machine(o)
+		}
+	}
+	for _, o := range set.Objects {
+		if o.Snapshot != nil {
+			a.snapshot(o)
+		}
+	}
+	a.absent(set)
+	return a, errors.Join(a.errs...)
+}
+
+func (a *admission) refuse(o *manifest.Object, cause error, detail, hint string) {
+	a.errs = append(a.errs, &Error{Object: o.Key().String(), Op: "apply", Err: cause, Detail: detail, Hint: hint})
+}
+
+// conflict finds why an object that is remembered cannot be applied.
+func (a *admission) conflict(o *manifest.Object, owner string, deleting *state.Deletion) bool {
+	switch {
+	case deleting != nil:
+		a.refuse(o, ErrDeleting, "asked for by "+deleting.Who,
+			"run maqet delete "+o.Key().Name+" to see it through, then apply again")
+	case owner != a.owner && !a.opt.TakeOver:
+		a.refuse(o, ErrOwned, owner, "apply it from there, or say --take-over")
+	default:
+		return false
+	}
+	return true
+}
+
+// machine admits one machine.
+func (a *admission) machine(o *manifest.Object) {
+	name := o.VM.Metadata.Name
+	a.converge[name] = true
+	old := a.machines[name]
+	if old == nil {
+		a.machines[name] = &state.Machine{
+			Object: *o.VM, Owner: a.owner, Source: o.Position.File, Generation: 1, Digest: o.Digest, Created: a.now, Updated: a.now,
+		}
+		a.note(o.Key(), ActionCreated, a.putMachines)
+		return
+	}
+	if a.conflict(o, old.Owner, old.Deleting) {
+		return
+	}
+	before := old.Object
+	a.before[name] = &before
+	if old.Digest == o.Digest && old.Owner == a.owner {
+		a.note(o.Key(), ActionUnchanged, nil)
+		return
+	}
+	m := *old
+	m.Object, m.Owner, m.Source, m.Digest, m.Updated = *o.VM, a.owner, o.Position.File, o.Digest, a.now
+	if !reflect.DeepEqual(leaves(before.Spec, "spec"), leaves(o.VM.Spec, "spec")) {
+		m.Generation++
+		// A changed manifest is newer than what an operator overrode.
+		m.Hold = nil
+	}
+	a.machines[name] = &m
+	a.note(o.Key(), ActionConfigured, a.putMachines)
+}
+
+// note keeps what happens to an object; put, when given, is what to write.
+func (a *admission) note(key manifest.ObjectKey, action ObjectAction, put map[string]bool) {
+	a.objects = append(a.objects, ObjectChange{Object: key, Action: action})
+	if put != nil {
+		put[key.Name] = true
+	}
+}
+
+// snapshot admits one snapshot.
+func (a *admission) snapshot(o *manifest.Object) {
+	name, vm := o.Snapshot.Metadata.Name, o.Snapshot.Spec.VirtualMachine
+	if a.machines[vm] == nil {
+		a.refuse(o, ErrNotFound, "vm/"+vm, "apply the machine's manifest too")
+		return
+	}
+	a.converge[vm] = true
+	old := a.snapshots[name]
+	if old == nil {
+		a.snapshots[name] = &state.Snapshot{
+			Object: *o.Snapshot, Owner: a.owner, Source: o.Position.File, Generation: 1, Digest: o.Digest, Created: a.now,
+		}
+		a.note(o.Key(), ActionCreated, a.putSnapshots)
+		return
+	}
+	if a.conflict(o, old.Owner, old.Deleting) {
+		return
+	}
+	same := old.Object.Spec == o.Snapshot.Spec
+	if !same && old.TakenUID != "" {
+		a.refuse(o, ErrImmutable, "it was taken at "+old.TakenAt.UTC().Format(time.RFC3339), "give a new snapshot another name")
+		return
+	}
+	if old.Digest == o.Digest && old.Owner == a.owner && old.Failed == "" {
+		a.note(o.Key(), ActionUnchanged, nil)
+		return
+	}
+	s := *old
+	s.Object, s.Owner, s.Source, s.Digest = *o.Snapshot, a.owner, o.Position.File, o.Digest
+	// Applying is the word to try once more.
+	s.Failed = ""
+	action := ActionUnchanged
+	if old.Digest != o.Digest || old.Owner != a.owner {
+		action = ActionConfigured
+	}
+	if !same {
+		s.Generation++
+		a.converge[old.Object.Spec.VirtualMachine] = true
+	}
+	a.snapshots[name] = &s
+	a.note(o.Key(), action, a.putSnapshots)
+}
+
+// absent deals with what the owner once had and is in no manifest now.
+func (a *admission) absent(set *manifest.Set) {
+	var views []MachineView
+	for _, name := range slices.Sorted(maps.Keys(a.machines)) {
+		m := a.machines[name]
+		views = append(views, MachineView{
+			Name: name, Owner: m.Owner, Deleting: m.Deleting != nil,
+			Declared: set.Lookup(manifest.ObjectKey{Kind: manifest.KindVirtualMachine, Name: name}) != nil,
+		})
+		// A delete that was begun is seen through.
+		if m.Owner == a.owner && m.Deleting != nil {
+			a.converge[name] = true
+		}
+	}
+	plan := PlanSet(views, SetOptions{
+		Owner: a.owner, Complete: set.Complete, Prune: a.opt.Prune, PruneAll: a.opt.PruneAll, MaxDeletions: a.opt.MaxDeletions,
+	}, a.now)
+	for _, p := range plan.Problems {
+		a.errs = append(a.errs, &Error{Object: a.owner, Op: "prune", Err: p.Err, Detail: p.Message, Hint: p.Hint})
+	}
+	for _, name := range plan.Prune {
+		m := *a.machines[name]
+		m.Deleting = &state.Deletion{Since: a.now, Who: a.who, Prune: true}
+		a.machines[name] = &m
+		a.converge[name] = true
+		a.note(manifest.ObjectKey{Kind: manifest.KindVirtualMachine, Name: name}, ActionPruned, a.putMachines)
+	}
+	for _, name := range plan.Left {
+		a.note(manifest.ObjectKey{Kind: manifest.KindVirtualMachine, Name: name}, ActionLeft, nil)
+	}
+	a.absentSnapshots(set)
+}
+
+func (a *admission) absentSnapshots(set *manifest.Set) {
+	for _, name := range slices.Sorted(maps.Keys(a.snapshots)) {
+		old := a.snapshots[name]
+		key := manifest.ObjectKey{Kind: manifest.KindSnapshot, Name: name}
+		if old.Owner != a.owner || set.Lookup(key) != nil {
+			continue
+		}
+		vm := old.Object.Spec.VirtualMachine
+		switch {
+		case old.Deleting != nil:
+			a.converge[vm] = true
+		case a.opt.Prune && set.Complete:
+			s := *old
+			s.Deleting = &state.Deletion{Since: a.now, Who: a.who, Prune: true}
+			a.snapshots[name] = &s
+			a.converge[vm] = true
+			a.note(key, ActionPruned, a.putSnapshots)
+		default:
+			a.note(key, ActionLeft, nil)
+		}
+	}
+}
+
+// changes tells whether anything has to be written.
+func (a *admission) changes() bool { return len(a.putMachines)+len(a.putSnapshots) > 0 }
+
+// write puts what changed.
+func (a *admission) write(tx Tx) error {
+	for _, name := range slices.Sorted(maps.Keys(a.putMachines)) {
+		if err := tx.PutMachine(a.machines[name]); err != nil {
+			return err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(a.putSnapshots)) {
+		if err := tx.PutSnapshot(a.snapshots[name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// desired is what a machine should be, as the apply leaves it.
+func (a *admission) desired(name string) Desired {
+	want := Desired{Machine: a.machines[name]}
+	for _, s := range a.snapshots {
+		if s.Object.Spec.VirtualMachine == name {
+			want.Snapshots = append(want.Snapshots, s)
+		}
+	}
+	slices.SortFunc(want.Snapshots, func(x, y *state.Snapshot) int {
+		return strings.Compare(x.Object.Metadata.Name, y.Object.Metadata.Name)
+	})
+	return want
+}
+
+// names are the machines to converge that there are.
+func (a *admission) names() []string {
+	names := slices.Sorted(maps.Keys(a.converge))
+	return slices.DeleteFunc(names, func(n string) bool { return a.machines[n] == nil })
+}
+
+// action is what happens to a machine's object.
+func (a *admission) action(name string) ObjectAction {
+	for _, o := range a.objects {
+		if o.Object.Kind == manifest.KindVirtualMachine && o.Object.Name == name {
+			return o.Action
+		}
+	}
+	return ActionUnchanged
+}

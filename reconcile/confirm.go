@@ -1,0 +1,130 @@
+package reconcile
+
+import (
+	"fmt"
+
+	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/manifest"
+)
+
+// confirm compares what the executed steps should have brought about with a
+// fresh look, and only then calls them done.
+func (x *execution) confirm(obs driver.Observed) error {
+	var first error
+	for i, s := range x.did {
+		result := &x.run.result.Steps[x.first+i]
+		message, ok := s.seen(obs)
+		if !ok {
+			err := &Error{
+				Object: "vm/" + x.run.name, Op: s.String() + " of", Err: ErrNotConfirmed, Detail: message,
+				Hint: "see maqet describe " + x.run.name,
+			}
+			result.Err = err
+			x.run.e.tell(Event{Machine: x.run.name, Step: string(s.Kind), Message: message, Err: err})
+			if first == nil {
+				first = err
+			}
+			continue
+		}
+		result.Message = message
+		x.run.e.tell(Event{Machine: x.run.name, Step: string(s.Kind), Message: message, Done: true})
+	}
+	return first
+}
+
+// seen tells whether an observation shows what the step was for, and in words
+// what it shows. The end of a process that was told to end is seen later.
+func (s Step) seen(obs driver.Observed) (message string, ok bool) {
+	switch s.Kind {
+	case StepRecordEnd:
+		return s.Why, obs.Ended == nil
+	case StepIdentity:
+		return "its identity is written", obs.Identity != nil
+	case StepCreateDisk:
+		return "created disk " + s.Disk + ": " + s.Why, obs.Files[s.Disk].Exists
+	case StepStart:
+		return seenStart(obs)
+	case StepPowerdown:
+		return "asked the guest to power off: " + s.Why, true
+	case StepQuit:
+		return "told QEMU to quit: " + s.Why, true
+	case StepKill:
+		return "killed QEMU: " + s.Why, true
+	case StepPause:
+		return "paused", obs.Guest == nil || obs.Guest.RunState != runRunning
+	case StepResume:
+		return "resumed", obs.Guest == nil || obs.Guest.RunState != runPaused && !startedPaused(&obs)
+	case StepClearIntent:
+		return s.Why, obs.Intent == nil
+	case StepTakeSnapshot:
+		return s.seenTake(obs)
+	case StepFinishSnapshot:
+		_, exists := obs.Snapshots[s.Snapshot]
+		return "snapshot " + s.Snapshot + " is taken", exists || !obs.SnapshotsKnown
+	case StepDeleteSnapshot:
+		_, exists := obs.Snapshots[s.Snapshot]
+		return "snapshot " + s.Snapshot + " is deleted", !exists
+	case StepForget:
+		return "deleted", obs.Presence == driver.Absent
+	case StepForgetSnapshot:
+		return "forgot snapshot " + s.Snapshot + ": " + s.Why, true
+	case StepEndHold:
+		return "the hold is over: " + s.Why, true
+	default:
+		return string(s.Kind), true
+	}
+}
+
+// seenStart is true for a guest that runs, and for one that was seen to run by
+// the start itself and has ended since: what comes of that is the next plan's.
+func seenStart(obs driver.Observed) (string, bool) {
+	switch {
+	case obs.Presence == driver.Alive && obs.Guest != nil:
+		return fmt.Sprintf("started, pid %d, QEMU says %s", obs.PID, obs.Guest.RunState), true
+	case obs.Presence == driver.Absent && obs.Ended != nil:
+		return "started, and ended again: " + endWords(obs.Ended), obs.Ended.Cause == driver.EndGuest
+	default:
+		return "the machine is " + string(obs.Presence) + " " + obs.Message, false
+	}
+}
+
+func (s Step) seenTake(obs driver.Observed) (string, bool) {
+	if s.Intent != nil {
+		return "saving snapshot " + s.Snapshot, true
+	}
+	_, exists := obs.Snapshots[s.Snapshot]
+	return "snapshot " + s.Snapshot + " is taken", exists || !obs.SnapshotsKnown
+}
+
+// begins says what a step is about to do.
+func (s Step) begins() string {
+	switch s.Kind {
+	case StepRecordEnd, StepIdentity, StepClearIntent, StepForgetSnapshot, StepEndHold:
+		return s.String()
+	case StepCreateDisk:
+		return "creating disk " + s.Disk
+	case StepStart:
+		return "starting"
+	case StepPowerdown:
+		return "asking the guest to power off"
+	case StepQuit:
+		return "telling QEMU to quit"
+	case StepKill:
+		return "killing QEMU"
+	case StepPause:
+		return "pausing"
+	case StepResume:
+		return "resuming"
+	case StepTakeSnapshot, StepFinishSnapshot:
+		if s.Method == manifest.SnapshotFull {
+			return "saving snapshot " + s.Snapshot + " with memory"
+		}
+		return "taking snapshot " + s.Snapshot
+	case StepDeleteSnapshot:
+		return "deleting snapshot " + s.Snapshot
+	case StepForget:
+		return "deleting"
+	default:
+		return s.String()
+	}
+}

@@ -1,0 +1,256 @@
+package reconcile
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"time"
+
+	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/manifest"
+)
+
+// Bounds of one convergence. A machine that needs more goes round in circles.
+const (
+	maxPasses = 500
+	maxRounds = 12
+	// calm is how long an event may be too early before looking is slowed down.
+	calm = 5 * time.Millisecond
+	// longestWait is when a wait without a deadline looks again.
+	longestWait = time.Minute
+)
+
+// Converge does passes over one machine until it settles. What it cannot settle
+// by itself is in the result's plan; the error is the result's.
+func (e *Engine) Converge(ctx context.Context, name string, opt Options) (Result, error) {
+	r := e.newRun(name, opt)
+	r.converge(ctx)
+	return r.result, r.result.Err
+}
+
+// run is one convergence of one machine.
+type run struct {
+	e      *Engine
+	name   string
+	opt    Options
+	result Result
+	// known is the record when it was read already; nil makes run read it.
+	known *Desired
+	// fresh says that the machine most likely has to be started, so that it
+	// need not be looked at before its turn to start has come.
+	fresh bool
+	// admitted is true while the gate counts the machine as starting.
+	admitted, wantsGate bool
+}
+
+func (e *Engine) newRun(name string, opt Options) *run {
+	return &run{e: e, name: name, opt: e.options(opt), result: Result{Machine: name}}
+}
+
+// converge does passes until the machine is settled or an error ends it.
+func (r *run) converge(ctx context.Context) {
+	if !r.fresh && r.peek(ctx) {
+		return
+	}
+	r.wantsGate = r.fresh
+	pause := time.Duration(0)
+	for range maxPasses {
+		if err := r.pass(ctx); err != nil {
+			r.result.Err = err
+			return
+		}
+		switch {
+		case r.result.Gone || r.result.Plan.Settled():
+			return
+		case r.wantsGate || len(r.result.Plan.Steps) > 0:
+			continue
+		}
+		began := r.e.cfg.Now()
+		if err := r.await(ctx, *r.result.Plan.Wait, pause); err != nil {
+			r.result.Err = err
+			return
+		}
+		pause = nextPause(pause, r.e.cfg.Now().Sub(began))
+	}
+	r.result.Err = &Error{
+		Object: "vm/" + r.name, Op: "converge", Err: ErrUnsettled,
+		Detail: "still to do: " + cmp.Or(stepWords(r.result.Plan.Steps), "nothing, but it waits again and again"),
+		Hint:   "run maqet plan to see what it goes on about",
+	}
+}
+
+// nextPause slows looking down when events come too early again and again.
+func nextPause(last, waited time.Duration) time.Duration {
+	if waited-last > calm {
+		return 0
+	}
+	return min(max(2*last, calm), time.Second)
+}
+
+// peek looks without the lock: most of the time there is nothing to do, and
+// then nobody else has to wait either. True when it is settled.
+func (r *run) peek(ctx context.Context) bool {
+	if err := r.read(ctx); err != nil {
+		r.result.Err = err
+		return true
+	}
+	want := *r.known
+	obs := r.e.cfg.Ports.Observer.Observe(ctx, r.name, want.vm(), driver.DepthFull)
+	if err := ctx.Err(); err != nil {
+		r.result.Err = r.interrupted(err)
+		return true
+	}
+	r.judge(want, obs)
+	r.wantsGate = hasStart(r.result.Plan)
+	return r.result.Plan.Settled() && sameConditions(want.Machine.Conditions, r.result.Status.Conditions)
+}
+
+// read reads the record, if that was not done yet.
+func (r *run) read(ctx context.Context) error {
+	if r.known == nil {
+		want, err := r.e.desired(ctx, r.name)
+		if err != nil {
+			return &Error{Object: "vm/" + r.name, Op: "read the record of", Err: err}
+		}
+		r.known = &want
+	}
+	if r.known.Machine == nil {
+		return notFound("converge", r.name)
+	}
+	return nil
+}
+
+// judge plans for what was observed and keeps plan and status.
+func (r *run) judge(want Desired, obs driver.Observed) {
+	now := r.e.cfg.Now()
+	r.result.Plan = PlanMachine(want, obs, r.opt, now)
+	r.result.Status = statusOf(want, obs, r.result.Plan, r.opt, now)
+}
+
+// pass takes the machine's lock, then looks, plans and executes until only
+// waiting is left. The lock is never held while waiting for a guest.
+func (r *run) pass(ctx context.Context) error {
+	if r.wantsGate {
+		ticket, err := r.e.gate.enter(ctx, r.name)
+		if err != nil {
+			return r.interrupted(err)
+		}
+		r.admitted, r.wantsGate = true, false
+		defer func() {
+			r.admitted = false
+			r.e.gate.leave(ticket)
+		}()
+	}
+	unlock, err := r.e.lock(ctx, r.name)
+	if err != nil {
+		if ctx.Err() != nil {
+			return r.interrupted(ctx.Err())
+		}
+		return err
+	}
+	defer unlock()
+	r.known = nil
+	if err := r.read(ctx); err != nil {
+		if errors.Is(err, ErrNotFound) {
+			r.result.Gone = true
+			return nil
+		}
+		return err
+	}
+	return r.rounds(ctx, copyDesired(*r.known))
+}
+
+// rounds looks, plans and executes. What one round did is confirmed by the
+// look of the next.
+func (r *run) rounds(ctx context.Context, want Desired) error {
+	// What has begun is seen to its end: only between steps is it cancelled.
+	calmly := context.WithoutCancel(ctx)
+	obs := r.e.cfg.Ports.Observer.Observe(calmly, r.name, want.vm(), driver.DepthFull)
+	for range maxRounds {
+		r.judge(want, obs)
+		plan := r.result.Plan
+		if len(plan.Steps) == 0 {
+			break
+		}
+		if hasStart(plan) && !r.admitted {
+			r.wantsGate = true
+			break
+		}
+		act := &execution{run: r, want: &want, obs: obs}
+		failed := act.all(ctx, plan.Steps)
+		r.opt = r.opt.after(Plan{Steps: act.did})
+		if want.Machine == nil {
+			r.result.Gone = true
+			return failed
+		}
+		obs = r.e.cfg.Ports.Observer.Observe(calmly, r.name, want.vm(), driver.DepthFull)
+		if err := errors.Join(failed, act.confirm(obs)); err != nil {
+			r.judge(want, obs)
+			return errors.Join(err, r.remember(calmly, want))
+		}
+	}
+	return r.remember(calmly, want)
+}
+
+// await waits for what a plan waits for, without the lock.
+func (r *run) await(ctx context.Context, w Wait, pause time.Duration) error {
+	r.e.tell(Event{Machine: r.name, Step: "wait", Message: "waiting for " + w.For})
+	left := longestWait
+	if !w.Until.IsZero() {
+		left = max(w.Until.Sub(r.e.cfg.Now()), 0)
+	}
+	waiting, cancel := context.WithTimeout(ctx, left)
+	defer cancel()
+	if pause > 0 {
+		timer := time.NewTimer(pause)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-waiting.Done():
+		}
+	}
+	what := driver.Awaited{Exit: w.Exit, Job: w.Job, Ready: w.Ready}
+	err := r.e.cfg.Ports.Observer.Await(waiting, r.name, r.vm(), what)
+	switch {
+	case ctx.Err() != nil:
+		return r.interrupted(ctx.Err())
+	case err != nil && waiting.Err() == nil:
+		return &Error{Object: "vm/" + r.name, Op: "wait for", Err: err}
+	default:
+		return nil
+	}
+}
+
+func (r *run) vm() *manifest.VirtualMachine {
+	if r.known == nil {
+		return nil
+	}
+	return r.known.vm()
+}
+
+// interrupted says what was not done.
+func (r *run) interrupted(err error) error {
+	detail := "nothing was left to do"
+	switch p := r.result.Plan; {
+	case len(p.Steps) > 0:
+		detail = "not done: " + stepWords(p.Steps)
+	case p.Wait != nil:
+		detail = "still waiting for " + p.Wait.For
+	case r.result.Status.Phase == "":
+		detail = "nothing was done yet"
+	}
+	cause := ErrInterrupted
+	if errors.Is(err, context.DeadlineExceeded) {
+		cause = ErrTimedOut
+	}
+	return &Error{Object: "vm/" + r.name, Op: "converge", Err: cause, Detail: detail, Hint: "apply again to go on"}
+}
+
+func hasStart(p Plan) bool {
+	for _, s := range p.Steps {
+		if s.Kind == StepStart {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,275 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/state"
+)
+
+// execution executes the steps of one round.
+type execution struct {
+	run *run
+	// want is the record as the steps change it.
+	want *Desired
+	// obs is what the plan was made for.
+	obs driver.Observed
+	// did are the steps that succeeded, at the places of results from first on.
+	did   []Step
+	first int
+}
+
+// all executes steps in order until one fails or ctx is cancelled.
+func (x *execution) all(ctx context.Context, steps []Step) error {
+	x.first = len(x.run.result.Steps)
+	for _, s := range steps {
+		if err := ctx.Err(); err != nil {
+			return x.run.interrupted(err)
+		}
+		if err := x.one(ctx, s); err != nil {
+			return err
+		}
+		x.did = append(x.did, s)
+	}
+	return nil
+}
+
+// one executes a step and notes what came of it.
+func (x *execution) one(ctx context.Context, s Step) error {
+	e := x.run.e
+	e.tell(Event{Machine: x.run.name, Step: string(s.Kind), Message: s.begins()})
+	began := e.cfg.Now()
+	err := x.do(ctx, s)
+	took := e.cfg.Now().Sub(began)
+	if err != nil {
+		err = x.failure(s, err)
+		e.tell(Event{Machine: x.run.name, Step: string(s.Kind), Message: s.String() + " failed", Err: err})
+	}
+	x.run.result.Steps = append(x.run.result.Steps, StepResult{Step: s, Took: took, Err: err})
+	return err
+}
+
+// failure names the machine, unless the error does so already.
+func (x *execution) failure(s Step, err error) error {
+	var life *driver.LifecycleError
+	var own *Error
+	if errors.As(err, &life) || errors.As(err, &own) {
+		return err
+	}
+	return &Error{Object: "vm/" + x.run.name, Op: s.String() + " of", Err: err}
+}
+
+// do executes a step. Short ones are seen to their end whatever happens to ctx;
+// those that work on images can be cancelled.
+func (x *execution) do(ctx context.Context, s Step) error {
+	name, ports := x.run.name, x.run.e.cfg.Ports
+	brief, cancel := context.WithTimeout(context.WithoutCancel(ctx), x.briefly())
+	defer cancel()
+	switch s.Kind {
+	case StepRecordEnd:
+		return x.recordEnd(brief)
+	case StepIdentity:
+		id, err := ports.Records.EnsureIdentity(brief, x.want.vm())
+		if err == nil {
+			x.want.Machine.UID = id.UID
+		}
+		return err
+	case StepCreateDisk:
+		return ports.Storage.CreateDisk(ctx, x.want.vm(), s.Disk)
+	case StepStart:
+		return x.start(ctx, s)
+	case StepPowerdown, StepQuit, StepKill:
+		return x.stop(brief, s)
+	case StepPause:
+		return ports.Power.SetPaused(brief, name, true)
+	case StepResume:
+		return ports.Power.SetPaused(brief, name, false)
+	case StepClearIntent:
+		return ports.Records.WriteIntent(brief, name, nil)
+	case StepTakeSnapshot:
+		return x.takeSnapshot(ctx, s)
+	case StepFinishSnapshot:
+		return x.finishSnapshot(ctx, s)
+	case StepDeleteSnapshot:
+		return ports.Snapshots.DeleteSnapshot(ctx, x.want.vm(), x.obs, s.Snapshot)
+	case StepForget:
+		return x.forget(ctx, s)
+	case StepForgetSnapshot:
+		return x.forgetSnapshot(brief, s.Snapshot)
+	case StepEndHold:
+		return x.endHold(brief)
+	default:
+		return errors.New("this maqet does not know the step " + string(s.Kind))
+	}
+}
+
+// briefly bounds a step that only sends something.
+func (x *execution) briefly() time.Duration {
+	t := x.run.e.cfg.Timing
+	return t.Lock + t.Greeting + t.Query
+}
+
+// recordEnd writes down how the process ended before what tells of it is cleared.
+func (x *execution) recordEnd(ctx context.Context) error {
+	t := terminationOf(x.want.Machine, &x.obs)
+	if err := x.run.update(ctx, func(m *state.Machine) { ended(m, t) }); err != nil {
+		return err
+	}
+	ended(x.want.Machine, t)
+	return x.run.e.cfg.Ports.Records.ClearRun(ctx, x.run.name)
+}
+
+func (x *execution) start(ctx context.Context, s Step) error {
+	e := x.run.e
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.Timing.Start+x.briefly())
+	defer cancel()
+	err := e.cfg.Ports.Power.Start(ctx, driver.StartRequest{
+		VM: x.want.vm(), Generation: x.want.Machine.Generation, Paused: s.Paused,
+	})
+	if err != nil {
+		return err
+	}
+	started(x.want.Machine, "")
+	return nil
+}
+
+// stop writes the stage with its deadline before it is begun, so that whoever
+// comes after a crash knows both.
+func (x *execution) stop(ctx context.Context, s Step) error {
+	name, power := x.run.name, x.run.e.cfg.Ports.Power
+	if err := x.run.e.cfg.Ports.Records.WriteIntent(ctx, name, s.Intent); err != nil {
+		return err
+	}
+	switch s.Kind {
+	case StepPowerdown:
+		return power.Powerdown(ctx, name)
+	case StepQuit:
+		return power.Quit(ctx, name)
+	default:
+		return power.Kill(ctx, name)
+	}
+}
+
+func (x *execution) takeSnapshot(ctx context.Context, s Step) error {
+	ports := x.run.e.cfg.Ports
+	calmly := context.WithoutCancel(ctx)
+	if s.Intent != nil {
+		if err := ports.Records.WriteIntent(ctx, x.run.name, s.Intent); err != nil {
+			return err
+		}
+	}
+	err := ports.Snapshots.TakeSnapshot(ctx, x.want.vm(), x.obs, s.request())
+	switch {
+	case err == nil && s.Intent != nil:
+		// Only begun: its job's end tells whether it succeeded.
+		return nil
+	case err == nil:
+		return x.snapshotTaken(calmly, s.Snapshot)
+	case s.Intent != nil:
+		err = errors.Join(err, ports.Records.WriteIntent(calmly, x.run.name, nil))
+	}
+	return x.snapshotFailed(ctx, s.Snapshot, err)
+}
+
+func (x *execution) finishSnapshot(ctx context.Context, s Step) error {
+	calmly := context.WithoutCancel(ctx)
+	if s.Intent == nil {
+		return x.snapshotTaken(calmly, s.Snapshot)
+	}
+	ports := x.run.e.cfg.Ports
+	finished := ports.Snapshots.FinishSnapshot(ctx, x.want.vm(), x.obs, s.request())
+	if err := ports.Records.WriteIntent(calmly, x.run.name, nil); err != nil {
+		return errors.Join(finished, err)
+	}
+	if finished != nil {
+		return x.snapshotFailed(ctx, s.Snapshot, finished)
+	}
+	return x.snapshotTaken(calmly, s.Snapshot)
+}
+
+func (x *execution) snapshotTaken(ctx context.Context, tag string) error {
+	uid, now := machineUID(x.want.Machine, &x.obs), x.run.e.cfg.Now()
+	if s := x.want.snapshot(tag); s != nil {
+		taken(s, uid, now)
+	}
+	return x.run.updateSnapshot(ctx, tag, func(s *state.Snapshot) { taken(s, uid, now) })
+}
+
+// snapshotFailed remembers the failure, so that it is not tried again and
+// again; an interrupted snapshot has not failed.
+func (x *execution) snapshotFailed(ctx context.Context, tag string, cause error) error {
+	if ctx.Err() != nil {
+		return cause
+	}
+	if s := x.want.snapshot(tag); s != nil {
+		s.Failed = cause.Error()
+	}
+	err := x.run.updateSnapshot(context.WithoutCancel(ctx), tag, func(s *state.Snapshot) { s.Failed = cause.Error() })
+	return errors.Join(cause, err)
+}
+
+// forget removes files first: a record without files is deleted again, files
+// without a record would be nobody's.
+func (x *execution) forget(ctx context.Context, s Step) error {
+	e := x.run.e
+	kept, err := e.cfg.Ports.Records.Forget(context.WithoutCancel(ctx), x.run.name, s.DeleteDisks)
+	if err != nil {
+		return err
+	}
+	writing, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.Timing.Lock)
+	defer cancel()
+	err = e.cfg.Store.Update(writing, func(tx Tx) error {
+		snaps, err := tx.SnapshotsOf(x.run.name)
+		if err != nil {
+			return err
+		}
+		for _, s := range snaps {
+			if err := tx.DeleteSnapshot(s.Object.Metadata.Name); err != nil {
+				return err
+			}
+		}
+		return tx.DeleteMachine(x.run.name)
+	})
+	if err != nil {
+		return x.run.recordError(err)
+	}
+	x.run.result.KeptAt = kept
+	*x.want = Desired{}
+	x.noteForgotten(s, kept)
+	return nil
+}
+
+// noteForgotten tells of a delete, which no later look at the machine confirms.
+func (x *execution) noteForgotten(s Step, kept string) {
+	message := "deleted"
+	switch {
+	case kept != "":
+		message += "; its disks are in " + kept
+	case s.DeleteDisks:
+		message += " with its disks"
+	}
+	x.run.e.tell(Event{Machine: x.run.name, Step: string(StepForget), Message: message, Done: true})
+}
+
+func (x *execution) forgetSnapshot(ctx context.Context, tag string) error {
+	err := x.run.e.cfg.Store.Update(ctx, func(tx Tx) error { return tx.DeleteSnapshot(tag) })
+	if err != nil {
+		return x.run.recordError(err)
+	}
+	x.want.Snapshots = slices.DeleteFunc(x.want.Snapshots, func(s *state.Snapshot) bool { return s.Object.Metadata.Name == tag })
+	return nil
+}
+
+// endHold removes the hold that was planned for, not one that came since.
+func (x *execution) endHold(ctx context.Context) error {
+	over := *x.want.Machine.Hold
+	x.want.Machine.Hold = nil
+	return x.run.update(ctx, func(m *state.Machine) {
+		if m.Hold != nil && m.Hold.Since.Equal(over.Since) && m.Hold.Generation == over.Generation {
+			m.Hold = nil
+		}
+	})
+}

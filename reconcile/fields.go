@@ -1,0 +1,200 @@
+package reconcile
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/manifest"
+)
+
+// Seen says how a field's present value is found out.
+type Seen string
+
+// The ways.
+const (
+	// SeenQMP is asked of QEMU itself.
+	SeenQMP Seen = "qmp"
+	// SeenLaunch is what QMP cannot show: the launch record stands for it.
+	SeenLaunch Seen = "launch-record"
+	// SeenController concerns no process: it holds as soon as it is applied.
+	SeenController Seen = "controller"
+	// SeenImage is asked of the image file.
+	SeenImage Seen = "image"
+)
+
+// Field is one field of a manifest: what changing it costs and how it is compared.
+type Field struct {
+	// Path is the pattern of the field; [] stands for a name or key.
+	Path string
+	// Class is the price of changing it on a running machine.
+	Class Class
+	// Seen is how the present value is found out.
+	Seen Seen
+	// Absent is the value that absence means, where that is fixed.
+	Absent string
+	// live reads the value from the running guest as a manifest would write it.
+	live func(o *driver.Observed, item string) (value string, known bool)
+	// same tells whether two texts mean the same; nil is equality.
+	same func(o *driver.Observed, want, have string) bool
+	// confirms is true where a live value can only confirm what is wanted: one
+	// that differs is told in other words than the manifest's, and no drift.
+	confirms bool
+}
+
+// Fields is the table of all fields, in the order in which changes are shown.
+// A field that is not in it cannot be compared, so a test holds it together
+// with the manifest's types.
+func Fields() []Field { return fieldTable }
+
+// fieldTable is read only.
+var fieldTable = []Field{
+	{Path: "metadata.name", Class: ClassRecreate, Seen: SeenController},
+	{Path: "metadata.labels[]", Class: ClassMetadata, Seen: SeenController},
+	{Path: "metadata.annotations[]", Class: ClassMetadata, Seen: SeenController},
+	{Path: "spec.powerState", Class: ClassLive, Seen: SeenQMP},
+	{Path: "spec.emulator.binary", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.emulator.accelerators", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.emulator.extraArgs", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.emulator.defaultDevices", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.machine.type", Class: ClassRestart, Seen: SeenQMP, live: liveMachine, same: sameMachine, confirms: true},
+	{Path: "spec.machine.hotplugPorts", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.machine.properties[]", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.cpu.model", Class: ClassRestart, Seen: SeenQMP, live: liveCPUModel, confirms: true},
+	{Path: "spec.cpu.count", Class: ClassRestart, Seen: SeenQMP, live: liveCPUs, Absent: "1"},
+	{Path: "spec.cpu.topology.sockets", Class: ClassRestart, Seen: SeenQMP, live: liveTopology(func(t driver.Topology) int { return t.Sockets }), confirms: true},
+	{Path: "spec.cpu.topology.cores", Class: ClassRestart, Seen: SeenQMP, live: liveTopology(func(t driver.Topology) int { return t.Cores }), confirms: true},
+	{Path: "spec.cpu.topology.threads", Class: ClassRestart, Seen: SeenQMP, live: liveTopology(func(t driver.Topology) int { return t.Threads }), confirms: true},
+	{Path: "spec.memory.size", Class: ClassRestart, Seen: SeenQMP, live: liveMemory},
+	{Path: "spec.boot.order", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.boot.kernel.image", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.boot.kernel.initrd", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.boot.kernel.cmdline", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.disks[].name", Class: ClassRestart, Seen: SeenQMP},
+	{Path: "spec.disks[].size", Class: ClassDataLoss, Seen: SeenImage},
+	{Path: "spec.disks[].file", Class: ClassRestart, Seen: SeenQMP, live: liveDiskFile},
+	{Path: "spec.disks[].format", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.disks[].bus", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.disks[].media", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.disks[].readOnly", Class: ClassRestart, Seen: SeenQMP, live: liveReadOnly, Absent: "false"},
+	{Path: "spec.nics[].name", Class: ClassRestart, Seen: SeenQMP},
+	{Path: "spec.nics[].model", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.nics[].mac", Class: ClassRestart, Seen: SeenQMP, live: liveMAC},
+	{Path: "spec.nics[].user", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.nics[].user.forward", Class: ClassRestart, Seen: SeenLaunch, same: sameSet},
+	{Path: "spec.nics[].bridge.name", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.serial", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.serial.log", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.devices[].name", Class: ClassRestart, Seen: SeenQMP},
+	{Path: "spec.devices[].driver", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.devices[].properties[]", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.shutdown.methods", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.shutdown.timeout", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.readiness.serial.match", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.readiness.tcp.port", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.readiness.tcp.host", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.readiness.timeout", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.onDelete.disks", Class: ClassNone, Seen: SeenController},
+}
+
+// fieldOrder is the place of each pattern in the table.
+var fieldOrder = func() map[string]int {
+	order := make(map[string]int, len(fieldTable))
+	for i, f := range fieldTable {
+		order[f.Path] = i
+	}
+	return order
+}()
+
+// equal tells whether two values of the field mean the same.
+func (f *Field) equal(o *driver.Observed, want, have string) bool {
+	return want == have || f.same != nil && f.same(o, want, have)
+}
+
+// ofGuest tells whether the field is compared with the running guest.
+func (f *Field) ofGuest() bool {
+	return f.Class == ClassRestart && (f.Seen == SeenQMP || f.Seen == SeenLaunch)
+}
+
+func liveMachine(o *driver.Observed, _ string) (string, bool) {
+	name := strings.TrimSuffix(o.Guest.MachineType, "-machine")
+	return name, name != ""
+}
+
+// machineFamilies are the aliases that stand for a versioned board.
+var machineFamilies = map[string]string{"q35": "pc-q35-", "pc": "pc-i440fx-", "virt": "virt-"}
+
+// sameMachine takes an alias and the versioned type that it stood for as one: a
+// guest on pc-q35-7.2 is what "q35" asks for, however new QEMU has become.
+func sameMachine(o *driver.Observed, want, have string) bool {
+	if prefix, ok := machineFamilies[want]; ok && strings.HasPrefix(have, prefix) {
+		return true
+	}
+	if prefix, ok := machineFamilies[have]; ok && strings.HasPrefix(want, prefix) {
+		// The record says which version the alias stood for at launch.
+		return o.Launched != nil && o.Launched.Machine == want
+	}
+	return o.Launched != nil && machineType(o.Launched.Spec.Machine) == want && have == o.Launched.Machine
+}
+
+func liveCPUs(o *driver.Observed, _ string) (string, bool) {
+	return strconv.Itoa(o.Guest.CPUs), o.Guest.CPUs > 0
+}
+
+func liveTopology(factor func(driver.Topology) int) func(*driver.Observed, string) (string, bool) {
+	return func(o *driver.Observed, _ string) (string, bool) {
+		n := factor(o.Guest.Topology)
+		return strconv.Itoa(n), n > 0
+	}
+}
+
+// liveCPUModel cuts QOM's ending off: max-x86_64-cpu is the model max.
+func liveCPUModel(o *driver.Observed, _ string) (string, bool) {
+	model := o.Guest.CPUModel
+	if rest, ok := strings.CutSuffix(model, "-cpu"); ok {
+		if i := strings.LastIndex(rest, "-"); i > 0 {
+			model = rest[:i]
+		}
+	}
+	return model, model != ""
+}
+
+func liveMemory(o *driver.Observed, _ string) (string, bool) {
+	return manifest.Quantity(o.Guest.Memory).String(), o.Guest.Memory > 0
+}
+
+func liveDiskFile(o *driver.Observed, item string) (string, bool) {
+	for _, d := range o.Guest.Disks {
+		if d.Name == item {
+			// Other than an absolute path is QEMU's own notation.
+			return d.File, strings.HasPrefix(d.File, "/")
+		}
+	}
+	return "", false
+}
+
+func liveReadOnly(o *driver.Observed, item string) (string, bool) {
+	for _, d := range o.Guest.Disks {
+		if d.Name == item {
+			return strconv.FormatBool(d.ReadOnly), true
+		}
+	}
+	return "", false
+}
+
+func liveMAC(o *driver.Observed, item string) (string, bool) {
+	for _, n := range o.Guest.NICs {
+		if n.Name == item {
+			return strings.ToLower(n.MAC), n.MAC != ""
+		}
+	}
+	return "", false
+}
+
+// machineType is the wanted type; empty stands for QEMU's default.
+func machineType(m *manifest.Machine) string {
+	if m == nil {
+		return ""
+	}
+	return m.Type
+}

@@ -1,0 +1,290 @@
+package reconcile
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/manifest"
+)
+
+// guestChanges compares what is wanted with the running guest: three ways,
+// since what the guest was launched with tells a changed manifest from drift.
+// Only what needs a restart is in it; sizes of disks are compared elsewhere.
+func guestChanges(want *manifest.VirtualMachineSpec, o *driver.Observed) []Change {
+	if o.Guest == nil || o.Guest.Brief {
+		return nil
+	}
+	c := comparison{obs: o, want: leaves(*want, "spec")}
+	if o.Launched != nil {
+		c.launched = leaves(o.Launched.Spec, "spec")
+		c.known = true
+	}
+	c.items(want)
+	c.values()
+	slices.SortStableFunc(c.changes, func(a, b Change) int {
+		return cmp.Or(cmp.Compare(c.order[a.Path], c.order[b.Path]), strings.Compare(a.Path, b.Path))
+	})
+	return c.changes
+}
+
+// comparison is one three-way comparison while it is made.
+type comparison struct {
+	obs            *driver.Observed
+	want, launched map[string]leaf
+	// known is false without a launch record: then only QMP speaks.
+	known   bool
+	changes []Change
+	order   map[string]int
+	// skip are the items whose values are not compared, by path; bare are those
+	// that were added to the guest after its launch.
+	skip, bare map[string]bool
+}
+
+func (c *comparison) add(order int, ch Change) {
+	ch.Class = ClassRestart
+	c.order[ch.Path] = order
+	c.changes = append(c.changes, ch)
+}
+
+// items compares which disks, nics and devices there are.
+func (c *comparison) items(want *manifest.VirtualMachineSpec) {
+	c.skip, c.bare, c.order = map[string]bool{}, map[string]bool{}, map[string]int{}
+	guest := guestItems(c.obs.Guest)
+	for _, list := range []string{"disks", "nics", "devices"} {
+		pattern := "spec." + list + "[]"
+		names := map[string]bool{}
+		for _, m := range []map[string]leaf{c.want, c.launched} {
+			for _, l := range m {
+				if l.pattern == pattern+".name" {
+					names[l.item] = true
+				}
+			}
+		}
+		for name := range guest[list] {
+			names[name] = true
+		}
+		// QEMU's own default devices and those of extra arguments are nobody's drift.
+		strict := want.Emulator == nil || !want.Emulator.DefaultDevices && len(want.Emulator.ExtraArgs) == 0
+		for name := range names {
+			c.item(list, name, guest[list][name], strict)
+		}
+	}
+}
+
+// item compares whether one item is there.
+func (c *comparison) item(list, name string, there, strict bool) {
+	path := "spec." + list + "[" + name + "]"
+	_, wanted := c.want[path+".name"]
+	_, launched := c.launched[path+".name"]
+	order := fieldOrder["spec."+list+"[].name"]
+	switch {
+	case wanted && there:
+		c.bare[path] = !launched
+		return
+	case wanted:
+		c.add(order, Change{Path: path, To: describeItem(c.want, path), Drift: launched, Why: "it needs a new QEMU process"})
+	case there && launched:
+		why := "it needs a new QEMU process"
+		if list == "disks" {
+			why += "; the disk's data is kept"
+		}
+		c.add(order, Change{Path: path, From: describeItem(c.launched, path), Why: why})
+	case there && c.known && strict:
+		c.add(order, Change{Path: path, From: "added to the running machine", Drift: true, Why: "it is in no manifest"})
+	}
+	c.skip[path] = true
+}
+
+// values compares the values of what both sides have.
+func (c *comparison) values() {
+	paths := maps.Clone(c.want)
+	maps.Copy(paths, c.launched)
+	for path, l := range paths {
+		order, ok := fieldOrder[l.pattern]
+		if !ok {
+			continue
+		}
+		f := &fieldTable[order]
+		item := itemPath(l)
+		if !f.ofGuest() || c.skip[item] || strings.HasSuffix(l.pattern, "[].name") {
+			continue
+		}
+		if ch, differs := c.value(f, path, l.item, c.known && !c.bare[item]); differs {
+			c.add(order, ch)
+		}
+	}
+	c.absentOnBothSides()
+}
+
+// absentOnBothSides finds drift of fields whose absence means a fixed value.
+func (c *comparison) absentOnBothSides() {
+	for i := range c.obs.Guest.Disks {
+		name := c.obs.Guest.Disks[i].Name
+		path := "spec.disks[" + name + "].readOnly"
+		item := "spec.disks[" + name + "]"
+		if _, wanted := c.want[item+".name"]; !wanted || c.has(path) {
+			continue
+		}
+		order := fieldOrder["spec.disks[].readOnly"]
+		if ch, differs := c.value(&fieldTable[order], path, name, c.known && !c.bare[item]); differs {
+			c.add(order, ch)
+		}
+	}
+	if path := "spec.cpu.count"; !c.has(path) && c.known {
+		order := fieldOrder[path]
+		if ch, differs := c.value(&fieldTable[order], path, "", true); differs {
+			c.add(order, ch)
+		}
+	}
+}
+
+func (c *comparison) has(path string) bool {
+	_, want := c.want[path]
+	_, launched := c.launched[path]
+	return want || launched
+}
+
+// value compares one value: what QEMU says wins over what it was launched with.
+func (c *comparison) value(f *Field, path, item string, known bool) (Change, bool) {
+	want := cmp.Or(c.want[path].value, f.Absent)
+	launched := cmp.Or(c.launched[path].value, f.Absent)
+	asLaunched := known && f.equal(c.obs, want, launched)
+	ch := Change{Path: path, From: launched, To: c.want[path].value, Why: "QEMU cannot change it while the guest runs"}
+	if f.live != nil && want != "" {
+		live, ok := f.live(c.obs, item)
+		switch {
+		case ok && f.equal(c.obs, want, live):
+			return Change{}, false
+		case ok && (!f.confirms || !asLaunched):
+			ch.From, ch.Drift = live, asLaunched
+			ch.To = want
+			return ch, true
+		}
+	}
+	if !known || asLaunched {
+		return Change{}, false
+	}
+	if ch.To == "" {
+		ch.Why += "; without the key QEMU decides"
+	}
+	return ch, true
+}
+
+// itemPath is the path of the list item that a leaf is in; empty outside of lists.
+func itemPath(l leaf) string {
+	if l.item == "" {
+		return ""
+	}
+	end := strings.Index(l.path, "["+l.item+"]")
+	if end < 0 {
+		return ""
+	}
+	return l.path[:end+len(l.item)+2]
+}
+
+// describeItem says in a few words what an item is.
+func describeItem(m map[string]leaf, path string) string {
+	var words []string
+	for _, key := range []string{".size", ".file", ".driver", ".model", ".format", ".media"} {
+		if l, ok := m[path+key]; ok {
+			words = append(words, l.value)
+		}
+	}
+	if len(words) == 0 {
+		return present
+	}
+	return strings.Join(words, " ")
+}
+
+// guestItems are the names of what QEMU has, by list.
+func guestItems(g *driver.Guest) map[string]map[string]bool {
+	out := map[string]map[string]bool{"disks": {}, "nics": {}, "devices": {}}
+	for _, d := range g.Disks {
+		out["disks"][d.Name] = true
+	}
+	for _, n := range g.NICs {
+		out["nics"][n.Name] = true
+	}
+	for _, d := range g.Devices {
+		out["devices"][d.Name] = true
+	}
+	return out
+}
+
+// sizeChanges compares the sizes of the disks that maqet makes with those of
+// their images. Nothing is done about a difference: images are not resized.
+func sizeChanges(want *manifest.VirtualMachineSpec, o *driver.Observed) ([]Change, []Problem) {
+	var changes []Change
+	var problems []Problem
+	for _, d := range want.Disks {
+		have := imageSize(o, d.Name)
+		if d.Size == 0 || have == 0 || have == d.Size.Bytes() {
+			continue
+		}
+		path := "spec.disks[" + d.Name + "].size"
+		is := manifest.Quantity(have)
+		ch := Change{Path: path, From: is.String(), To: d.Size.String(), Pending: true}
+		p := Problem{
+			Reason: ReasonDiskSize,
+			Hint:   fmt.Sprintf("set %s back to %s", path, is),
+		}
+		if d.Size > is {
+			ch.Class = ClassRestart
+			ch.Why = "growing an image is not supported yet; nothing is done, a restart does not help"
+			p.Message = fmt.Sprintf("disk %s is %s, its manifest says %s; an existing image is not grown", d.Name, is, d.Size)
+		} else {
+			ch.Class = ClassDataLoss
+			ch.Why = "shrinking an image would cut data off; nothing is done"
+			p.Message = fmt.Sprintf("disk %s is %s, its manifest says %s; an existing image is never shrunk", d.Name, is, d.Size)
+		}
+		changes, problems = append(changes, ch), append(problems, p)
+	}
+	return changes, problems
+}
+
+// imageSize is the virtual size of a disk; 0 when it is not known.
+func imageSize(o *driver.Observed, name string) int64 {
+	if o.Guest != nil {
+		for _, d := range o.Guest.Disks {
+			if d.Name == name && d.Size > 0 {
+				return d.Size
+			}
+		}
+	}
+	if f, ok := o.Files[name]; ok && f.Exists {
+		return f.Size
+	}
+	return 0
+}
+
+// ObjectChanges are the differences between two manifests of one machine, each
+// with the price that it has for a running one. Old may be nil.
+func ObjectChanges(old, now *manifest.VirtualMachine) []Change {
+	if old == nil {
+		return nil
+	}
+	type parts struct {
+		Metadata manifest.Metadata           `json:"metadata"`
+		Spec     manifest.VirtualMachineSpec `json:"spec"`
+	}
+	before, after := leaves(parts{old.Metadata, old.Spec}, ""), leaves(parts{now.Metadata, now.Spec}, "")
+	all := maps.Clone(before)
+	maps.Copy(all, after)
+	none := &driver.Observed{}
+	var changes []Change
+	for path, l := range all {
+		order, ok := fieldOrder[strings.TrimPrefix(l.pattern, ".")]
+		if !ok || fieldTable[order].equal(none, after[path].value, before[path].value) {
+			continue
+		}
+		changes = append(changes, Change{
+			Path: strings.TrimPrefix(path, "."), From: before[path].value, To: after[path].value, Class: fieldTable[order].Class,
+		})
+	}
+	slices.SortFunc(changes, func(a, b Change) int { return strings.Compare(a.Path, b.Path) })
+	return changes
+}

@@ -1,0 +1,157 @@
+package reconcile
+
+import (
+	"cmp"
+	"context"
+
+	"github.com/maqet/maqet/manifest"
+	"github.com/maqet/maqet/state"
+)
+
+// change changes a machine's record in one transaction.
+func (e *Engine) change(ctx context.Context, op, name string, do func(*state.Machine) error) error {
+	return e.cfg.Store.Update(ctx, func(tx Tx) error {
+		m, err := tx.Machine(name)
+		if err != nil {
+			return err
+		}
+		if m == nil {
+			return notFound(op, name)
+		}
+		if err := do(m); err != nil {
+			return err
+		}
+		return tx.PutMachine(m)
+	})
+}
+
+// notDeleting refuses to change what is being deleted.
+func notDeleting(op string, m *state.Machine) error {
+	if m.Deleting == nil {
+		return nil
+	}
+	name := m.Object.Metadata.Name
+	return &Error{
+		Object: "vm/" + name, Op: op, Err: ErrDeleting, Detail: "asked for by " + m.Deleting.Who,
+		Hint: "run maqet delete " + name + " to see it through",
+	}
+}
+
+// SetPower is start, stop, pause and resume: it writes a hold when the spec wants
+// something else, or ends the hold when the spec wants just that, and converges.
+func (e *Engine) SetPower(ctx context.Context, name string, req PowerRequest, opt Options) (Result, error) {
+	err := e.change(ctx, "change", name, func(m *state.Machine) error {
+		if err := notDeleting("change", m); err != nil {
+			return err
+		}
+		if cmp.Or(m.Object.Spec.PowerState, manifest.PowerRunning) == req.PowerState {
+			m.Hold = nil
+			return nil
+		}
+		m.Hold = e.hold(m, state.Hold{PowerState: req.PowerState, Why: req.Why, Until: req.Until})
+		return nil
+	})
+	if err != nil {
+		return Result{Machine: name}, err
+	}
+	opt.Start = opt.Start || req.PowerState != manifest.PowerStopped
+	return e.asked(ctx, name, opt)
+}
+
+// hold fills in who holds a machine, since when, and which spec.
+func (e *Engine) hold(m *state.Machine, h state.Hold) *state.Hold {
+	h.Who = cmp.Or(h.Who, e.cfg.Who)
+	h.Since, h.Generation = e.cfg.Now(), m.Generation
+	return &h
+}
+
+// asked converges a machine whose hold was just asked for.
+func (e *Engine) asked(ctx context.Context, name string, opt Options) (Result, error) {
+	result, err := e.Converge(ctx, name, opt)
+	result.HoldAsked = true
+	return result, err
+}
+
+// Hold writes a hold; who, since and generation are filled in. One without a
+// power state keeps maqet from touching the machine at all.
+func (e *Engine) Hold(ctx context.Context, name string, hold state.Hold, opt Options) (Result, error) {
+	err := e.change(ctx, "hold", name, func(m *state.Machine) error {
+		if err := notDeleting("hold", m); err != nil {
+			return err
+		}
+		m.Hold = e.hold(m, hold)
+		return nil
+	})
+	if err != nil {
+		return Result{Machine: name}, err
+	}
+	return e.asked(ctx, name, opt)
+}
+
+// Release ends a machine's hold and converges.
+func (e *Engine) Release(ctx context.Context, name string, opt Options) (Result, error) {
+	err := e.change(ctx, "release", name, func(m *state.Machine) error {
+		m.Hold = nil
+		return nil
+	})
+	if err != nil {
+		return Result{Machine: name}, err
+	}
+	return e.Converge(ctx, name, opt)
+}
+
+// Restart stops a running machine once and starts it again; one that is not
+// running is started. A machine that should be stopped is refused.
+func (e *Engine) Restart(ctx context.Context, name string, opt Options) (Result, error) {
+	want, err := e.actable(ctx, "restart", name)
+	if err != nil {
+		return Result{Machine: name}, err
+	}
+	if EffectivePower(want.Machine, e.cfg.Now()) == manifest.PowerStopped {
+		return Result{Machine: name}, &Error{
+			Object: "vm/" + name, Op: "restart", Err: ErrProblem, Detail: "its power state is Stopped", Hint: "run maqet start " + name,
+		}
+	}
+	opt.Restart = true
+	return e.Converge(ctx, name, opt)
+}
+
+// actable reads a machine that a person wants to act on.
+func (e *Engine) actable(ctx context.Context, op, name string) (Desired, error) {
+	want, err := e.desired(ctx, name)
+	if err != nil {
+		return want, err
+	}
+	if want.Machine == nil {
+		return want, notFound(op, name)
+	}
+	if err := notDeleting(op, want.Machine); err != nil {
+		return want, err
+	}
+	if h := activeHold(want.Machine, e.cfg.Now()); h != nil && h.PowerState == "" {
+		return want, &Error{
+			Object: "vm/" + name, Op: op, Err: ErrHeld, Detail: holdWords(h), Hint: "run maqet release " + name + " first",
+		}
+	}
+	return want, nil
+}
+
+// Delete stops a machine, forgets it, and keeps or deletes its disks. It ends a
+// hold, since a person's newer word stands over an older one.
+func (e *Engine) Delete(ctx context.Context, name string, opt DeleteOptions) (Result, error) {
+	err := e.change(ctx, "delete", name, func(m *state.Machine) error {
+		m.Hold = nil
+		if m.Deleting == nil {
+			m.Deleting = &state.Deletion{Since: e.cfg.Now(), Who: e.cfg.Who}
+		}
+		// A delete that was asked for is only ever made to do more.
+		d := *m.Deleting
+		d.DeleteDisks = d.DeleteDisks || opt.DeleteDisks
+		m.Deleting = &d
+		return nil
+	})
+	if err != nil {
+		return Result{Machine: name}, err
+	}
+	return e.Converge(ctx, name, opt.Options)
+}

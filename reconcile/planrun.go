@@ -1,0 +1,180 @@
+package reconcile
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/manifest"
+)
+
+// QEMU's run states, as query-status names them.
+const (
+	runRunning       = "running"
+	runPaused        = "paused"
+	runPrelaunch     = "prelaunch"
+	runSaveVM        = "save-vm"
+	runRestoreVM     = "restore-vm"
+	runFinishMigrate = "finish-migrate"
+	runIOError       = "io-error"
+	runInternalError = "internal-error"
+	runGuestPanicked = "guest-panicked"
+	runWatchdog      = "watchdog"
+	runShutdown      = "shutdown"
+	runSuspended     = "suspended"
+)
+
+// alive plans for a machine that runs and answers.
+func (p *planner) alive() {
+	if in := p.obs.Intent; in != nil && in.UID != p.uid() {
+		p.step(Step{Kind: StepClearIntent, Why: "it is of a process that is gone"})
+		p.obs.Intent = nil
+	}
+	stop := p.stopWanted()
+	// Force is the only word that a snapshot's job does not outlast.
+	if !(p.opt.Force && (stop || p.opt.Restart)) && p.snapshotJob() {
+		return
+	}
+	in := p.stopIntent()
+	switch {
+	case stop:
+		p.change(Change{Path: "spec.powerState", From: p.runWords(), To: p.stopTo(), Class: ClassLive, Why: p.stopReason()})
+		p.stop(driver.IntentStop, p.stopReason())
+	case p.opt.Restart:
+		p.stop(driver.IntentRestart, "a restart was asked for")
+	case in != nil && in.Kind == driver.IntentRestart:
+		p.stop(driver.IntentRestart, "a restart was begun by "+in.Who)
+	case in != nil && p.now.Before(in.Deadline):
+		// The guest was told already and may still go. Its end must read as one
+		// that was asked for, or nobody would start it again.
+		p.plan.Wait = &Wait{For: "a stop that is no longer wanted to happen or to run out", Until: in.Deadline, Exit: true}
+	case in != nil:
+		p.step(Step{Kind: StepClearIntent, Why: "the stop is no longer wanted"})
+		p.converge()
+	default:
+		p.converge()
+	}
+}
+
+func (p *planner) stopReason() string {
+	switch {
+	case p.rec.Deleting != nil:
+		return "the machine is deleted"
+	case p.held != nil && p.held.PowerState == manifest.PowerStopped:
+		return "it is held stopped by " + p.held.Who
+	default:
+		return "its power state is Stopped"
+	}
+}
+
+func (p *planner) stopTo() string {
+	if p.rec.Deleting != nil {
+		return "deleted"
+	}
+	return string(manifest.PowerStopped)
+}
+
+// runWords is the run state in the manifest's words.
+func (p *planner) runWords() string {
+	switch {
+	case startedPaused(&p.obs) || p.obs.Guest.RunState == runPaused:
+		return string(manifest.PowerPaused)
+	case p.obs.Guest.RunState == runRunning || p.obs.Guest.RunState == runSuspended:
+		return string(manifest.PowerRunning)
+	default:
+		return p.obs.Guest.RunState
+	}
+}
+
+// converge plans for a guest that shall live on.
+func (p *planner) converge() {
+	sizes, problems := sizeChanges(p.spec, &p.obs)
+	p.plan.Problems = append(p.plan.Problems, problems...)
+	owed := guestChanges(p.spec, &p.obs)
+	for i := range owed {
+		owed[i].Pending = !p.opt.AllowRestart
+	}
+	p.plan.Changes = append(append(p.plan.Changes, owed...), sizes...)
+	if len(owed) > 0 && p.opt.AllowRestart {
+		p.stop(driver.IntentRestart, fmt.Sprintf("%s needs a restart, which is allowed", owed[0].Path))
+		return
+	}
+	p.runState()
+	p.snapshots()
+}
+
+// startedPaused tells that QEMU was started with its vCPUs stopped and has not
+// been continued since: then it says prelaunch, not paused.
+func startedPaused(o *driver.Observed) bool {
+	return o.Guest != nil && o.Guest.RunState == runPrelaunch && o.Launched != nil && slices.Contains(o.Launched.Argv, "-S")
+}
+
+// runState brings the vCPUs to what is wanted, where that is safe.
+func (p *planner) runState() {
+	g := p.obs.Guest
+	paused := p.power == manifest.PowerPaused
+	switch g.RunState {
+	case runRunning, runSuspended:
+		if paused && g.RunState == runRunning {
+			p.change(Change{Path: "spec.powerState", From: string(manifest.PowerRunning), To: string(manifest.PowerPaused), Class: ClassLive})
+			p.step(Step{Kind: StepPause, Why: "it should be paused"})
+		}
+	case runPaused:
+		p.resume(!paused)
+	case runPrelaunch:
+		if startedPaused(&p.obs) {
+			p.resume(!paused)
+			return
+		}
+		p.starting()
+	case runSaveVM, runFinishMigrate:
+	case runIOError:
+		p.problem(ReasonIOError, "QEMU stopped the guest because a disk failed",
+			"make room or repair the storage, then run maqet qmp "+p.plan.Machine+" cont")
+	case runRestoreVM:
+		if jobRunning(g, "snapshot-load") {
+			return
+		}
+		p.guestFailed()
+	case runInternalError, runGuestPanicked, runWatchdog:
+		p.guestFailed()
+	case runShutdown:
+		p.plan.Wait = &Wait{For: "QEMU to end after the guest's power-off", Until: p.later(p.opt.Quit), Exit: true}
+	default:
+		p.problem(ReasonRunState, "QEMU says "+g.RunState+", which maqet does not change", "see maqet qmp "+p.plan.Machine+" query-status")
+	}
+}
+
+func (p *planner) resume(wanted bool) {
+	if !wanted {
+		return
+	}
+	p.change(Change{Path: "spec.powerState", From: string(manifest.PowerPaused), To: string(manifest.PowerRunning), Class: ClassLive})
+	p.step(Step{Kind: StepResume, Why: "it should be running"})
+}
+
+// starting waits for a QEMU that has not begun to run its vCPUs.
+func (p *planner) starting() {
+	began := p.obs.StartedAt
+	if p.obs.Launched != nil {
+		began = p.obs.Launched.At
+	}
+	until := began.Add(p.opt.Launch)
+	if p.now.Before(until) {
+		p.plan.Wait = &Wait{For: "QEMU to start its vCPUs", Until: until, Exit: true}
+		return
+	}
+	p.problem(ReasonStarting, "QEMU has been starting for longer than "+p.opt.Launch.String(), "see maqet logs "+p.plan.Machine)
+}
+
+func (p *planner) guestFailed() {
+	p.problem(ReasonGuestFailed, "QEMU says "+p.obs.Guest.RunState+": the guest cannot run on",
+		"look at it, then run maqet restart "+p.plan.Machine)
+}
+
+func jobRunning(g *driver.Guest, kind string) bool {
+	return slices.ContainsFunc(g.Jobs, func(j driver.Job) bool { return j.Type == kind && !jobOver(j) })
+}
+
+// jobOver tells that a job has its result.
+func jobOver(j driver.Job) bool { return j.Status == "concluded" || j.Status == "null" }

@@ -1,0 +1,49 @@
+package reconcile
+
+// The types of conditions.
+const (
+	ConditionReady           = "Ready"
+	ConditionReconciling     = "Reconciling"
+	ConditionStalled         = "Stalled"
+	ConditionRestartRequired = "RestartRequired"
+	ConditionDrifted         = "Drifted"
+	ConditionHeld            = "Held"
+	ConditionIOError         = "IOError"
+	ConditionUnresponsive    = "Unresponsive"
+)
+
+// The reasons of problems, besides those of package driver.
+const (
+	// ReasonStuck is a QEMU that SIGKILL does not end.
+	ReasonStuck = "Stuck"
+	// ReasonStarting is a QEMU that does not finish starting.
+	ReasonStarting = "StartingTooLong"
+	// ReasonIOError is a guest that QEMU stopped because its disk failed.
+	ReasonIOError = "IOError"
+	// ReasonGuestFailed is a guest that cannot run on.
+	ReasonGuestFailed = "GuestFailed"
+	// ReasonRunState is a run state that maqet does not know what to do about.
+	ReasonRunState = "UnexpectedRunState"
+	// ReasonIdentityLost is a machine whose identity is gone from the state dir.
+	ReasonIdentityLost = "IdentityLost"
+	// ReasonDiskLost is a disk that was there and is gone.
+	ReasonDiskLost = "DiskLost"
+	// ReasonDiskMissing is an image that the manifest names and nobody made.
+	ReasonDiskMissing = "DiskMissing"
+	// ReasonDiskUnknown is an image file that could not be looked at.
+	ReasonDiskUnknown = "DiskUnknown"
+	// ReasonDiskSize is an image of another size than the manifest's.
+	ReasonDiskSize = "DiskSize"
+	// ReasonSnapshotPending is a snapshot that cannot be taken now.
+	ReasonSnapshotPending = "SnapshotPending"
+	// ReasonSnapshotFailed is a snapshot that could not be taken.
+	ReasonSnapshotFailed = "SnapshotFailed"
+	// ReasonSnapshotStuck is a snapshot job past its deadline.
+	ReasonSnapshotStuck = "SnapshotStuck"
+	// ReasonSnapshotConflict is a tag that holds something else than wanted.
+	ReasonSnapshotConflict = "SnapshotConflict"
+	// ReasonSnapshotsUnknown is a machine whose disks could not be asked for snapshots.
+	ReasonSnapshotsUnknown = "SnapshotsUnknown"
+	// ReasonHeld is a delete that waits for a hold.
+	ReasonHeld = "Held"
+)

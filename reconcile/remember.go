@@ -1,0 +1,74 @@
+package reconcile
+
+import (
+	"context"
+	"slices"
+
+	"github.com/maqet/maqet/state"
+)
+
+// remember writes what changed of the record while a machine was converged, in
+// one transaction and only if something did. Others may have written the
+// record since, so only what belongs to a pass is changed in it.
+func (r *run) remember(ctx context.Context, want Desired) error {
+	if r.known == nil || want.Machine == nil || r.known.Machine == nil {
+		return nil
+	}
+	conditions := r.result.Status.Conditions
+	before, after := r.known.Machine, want.Machine
+	counted := before.Starts != after.Starts || before.UID != after.UID
+	if !counted && sameConditions(before.Conditions, conditions) {
+		return nil
+	}
+	return r.update(ctx, func(m *state.Machine) {
+		m.Conditions = conditions
+		if counted {
+			m.UID, m.Starts, m.Restarts = after.UID, after.Starts, after.Restarts
+			m.StartedGeneration, m.LastTermination = after.StartedGeneration, after.LastTermination
+		}
+	})
+}
+
+// update changes the machine's record, if there is one still.
+func (r *run) update(ctx context.Context, change func(*state.Machine)) error {
+	ctx, cancel := context.WithTimeout(ctx, r.e.cfg.Timing.Lock)
+	defer cancel()
+	err := r.e.cfg.Store.Update(ctx, func(tx Tx) error {
+		m, err := tx.Machine(r.name)
+		if err != nil || m == nil {
+			return err
+		}
+		change(m)
+		return tx.PutMachine(m)
+	})
+	return r.recordError(err)
+}
+
+// updateSnapshot changes a Snapshot object's record, if there is one still.
+func (r *run) updateSnapshot(ctx context.Context, tag string, change func(*state.Snapshot)) error {
+	ctx, cancel := context.WithTimeout(ctx, r.e.cfg.Timing.Lock)
+	defer cancel()
+	err := r.e.cfg.Store.Update(ctx, func(tx Tx) error {
+		s, err := tx.Snapshot(tag)
+		if err != nil || s == nil {
+			return err
+		}
+		change(s)
+		return tx.PutSnapshot(s)
+	})
+	return r.recordError(err)
+}
+
+func (r *run) recordError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Error{Object: "vm/" + r.name, Op: "write the record of", Err: err}
+}
+
+// sameConditions compares what conditions say, not since when.
+func sameConditions(a, b []state.Condition) bool {
+	return slices.EqualFunc(a, b, func(x, y state.Condition) bool {
+		return x.Type == y.Type && x.Status == y.Status && x.Reason == y.Reason && x.ObservedGeneration == y.ObservedGeneration
+	})
+}
