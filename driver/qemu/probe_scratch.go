@@ -90,14 +90,18 @@ func converse(ctx context.Context, nc net.Conn, budget time.Duration, calls []*q
 func scratchError(ctx context.Context, binary string, extra []string, stderr *lastWords, end, err error) error {
 	e := &BinaryError{Binary: binary, Hint: "run it by hand to see more: " + QuoteShell(append([]string{binary, "-machine", "none", "-display", "none", "-sandbox", sandbox}, extra...))}
 	last := stderr.line()
+	var exit *exec.ExitError
+	var lied *qmp.ProtocolError
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
 		return fmt.Errorf("probe %s: %w", binary, context.Cause(ctx))
 	case ctx.Err() != nil:
 		e.Msg, e.Err = "did not answer in time", err
+	case errors.As(err, &lied):
+		e.Msg, e.Err = "does not answer as QEMU does", err
 	case last != "":
 		e.Msg = "ended before it answered: " + last
-	case end != nil:
+	case errors.As(end, &exit) && exit.Exited():
 		e.Msg, e.Err = "ended before it answered", end
 	default:
 		e.Msg, e.Err = "does not answer as QEMU does", err
