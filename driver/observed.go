@@ -3,6 +3,7 @@ package driver
 import (
 	"time"
 
+	"github.com/maqet/maqet/internal/ending"
 	"github.com/maqet/maqet/manifest"
 )
 
@@ -139,22 +140,22 @@ type DiskFile struct {
 }
 
 // EndCause is why a QEMU process ended.
-type EndCause string
+type EndCause = ending.Cause
 
 // The causes.
 const (
 	// EndStopped is an end that maqet asked for.
-	EndStopped EndCause = "Stopped"
+	EndStopped = ending.Stopped
 	// EndGuest is a guest that powered itself off.
-	EndGuest EndCause = "GuestPowerOff"
+	EndGuest = ending.Guest
 	// EndSignal is a QEMU that was asked politely to end by a signal.
-	EndSignal EndCause = "Signal"
+	EndSignal = ending.Signal
 	// EndCrash is a QEMU that left its pid file and sockets behind.
-	EndCrash EndCause = "Crash"
+	EndCrash = ending.Crash
 	// EndHostReboot is a host that was restarted under the guest.
-	EndHostReboot EndCause = "HostReboot"
+	EndHostReboot = ending.HostReboot
 	// EndStartFailed is a QEMU that never answered query-status.
-	EndStartFailed EndCause = "StartFailed"
+	EndStartFailed = ending.StartFailed
 )
 
 // Ended is how a process ended, read from what it left.

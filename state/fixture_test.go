@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/internal/ending"
 	"github.com/maqet/maqet/internal/filelock"
 	"github.com/maqet/maqet/internal/timing"
 	"github.com/maqet/maqet/manifest"
@@ -78,7 +78,7 @@ func machine(name string) *state.Machine {
 		Hold:     &state.Hold{PowerState: manifest.PowerStopped, Who: "ann", Why: "repair", Since: at, Generation: 3},
 		Deleting: &state.Deletion{Since: at, Who: "bob", DeleteDisks: true, Prune: true},
 		Restarts: 2, Starts: 5,
-		LastTermination: &state.Termination{Cause: driver.EndCrash, At: at, Boot: "b", Exit: "signal 6", LastLine: "qemu: \"oh\"", Generation: 2},
+		LastTermination: &state.Termination{Cause: ending.Crash, At: at, Boot: "b", Exit: "signal 6", LastLine: "qemu: \"oh\"", Generation: 2},
 		Conditions:      []state.Condition{{Type: "Ready", Status: "False", Reason: "Stopped", LastTransitionTime: at, ObservedGeneration: 3}},
 	}
 }

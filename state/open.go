@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -129,9 +130,7 @@ func (s *Store) build(path string, c *contents) (err error) {
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
 	all := make(map[place][]byte, len(c.records)+1)
-	for at, envelope := range c.records {
-		all[at] = envelope
-	}
+	maps.Copy(all, c.records)
 	if all[inventoryPlace()], err = seal(inventoryPlace(), c.inventory); err != nil {
 		return err
 	}

@@ -105,7 +105,7 @@ func (w *walker) chooseMeta() error {
 }
 
 func (w *walker) readMeta(id pageID) (meta, error) {
-	from := int(id)*pageSize + pageHeader
+	from := int(id)*pageSize + pageHeader //nolint:gosec // 0 or 1.
 	if len(w.data) < from+metaLength {
 		return meta{}, fmt.Errorf("meta page %d: the file ends before it", id)
 	}

@@ -71,7 +71,7 @@ func mixed(ctx context.Context, s *state.Store, own string, times int) error {
 		}
 		slowest = max(slowest, time.Since(begin))
 	}
-	fmt.Println(slowest)
+	fmt.Fprintln(os.Stdout, slowest)
 	return s.Close()
 }
 
@@ -90,14 +90,15 @@ func write(ctx context.Context, s *state.Store, times int) error {
 		if err != nil {
 			return err
 		}
-		fmt.Println(count)
+		fmt.Fprintln(os.Stdout, count)
 	}
 	return s.Close()
 }
 
 func (f *fixture) start(t *testing.T, role string, args ...string) (*exec.Cmd, *bufio.Scanner) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0], append([]string{f.path, f.lock}, args...)...)
+	args = append([]string{f.path, f.lock}, args...)
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...) //nolint:gosec // this test binary itself.
 	cmd.Env = append(os.Environ(), roleVariable+"="+role)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -162,7 +163,7 @@ func TestUpdate_killedAtRandomMoments_staysConsistent(t *testing.T) {
 	for round := range rounds {
 		cmd, out := f.start(t, "write", "", "1000000")
 		// The moment is after some commits and then somewhere within the next.
-		for range 1 + rand.IntN(5) {
+		for range 1 + rand.IntN(5) { //nolint:gosec // no secret.
 			if !out.Scan() {
 				t.Fatalf("round %d: the writer ended by itself: %v", round, cmd.Wait())
 			}
@@ -172,7 +173,7 @@ func TestUpdate_killedAtRandomMoments_staysConsistent(t *testing.T) {
 			}
 			last = count
 		}
-		<-time.After(time.Duration(rand.IntN(3000)) * time.Microsecond)
+		<-time.After(time.Duration(rand.IntN(3000)) * time.Microsecond) //nolint:gosec // no secret.
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}

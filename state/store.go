@@ -133,8 +133,7 @@ func (s *Store) begin() error {
 
 // fail says what was tried on the database and what to do about the cause.
 func (s *Store) fail(op string, err error) error {
-	var own *Error
-	if errors.As(err, &own) {
+	if _, ok := errors.AsType[*Error](err); ok {
 		return err
 	}
 	return &Error{Op: op, Object: "database " + s.cfg.Path, Err: err, Hint: hint(err, s.cfg.Path)}

@@ -155,8 +155,7 @@ func TestPut_nameThatCannotBeHeld_isRefused(t *testing.T) {
 	f := newFixture(t)
 	for _, name := range []string{"", string(make([]byte, 2000))} {
 		err := f.Update(t.Context(), func(tx *state.Tx) error { return tx.PutMachine(machine(name)) })
-		var typed *state.Error
-		if !errors.As(err, &typed) {
+		if _, ok := errors.AsType[*state.Error](err); !ok {
 			t.Errorf("a name of %d bytes: %v, want a state.Error", len(name), err)
 		}
 	}
@@ -210,8 +209,7 @@ func TestUpdate_folderInTheWay_saysSo(t *testing.T) {
 	}
 	for _, use := range []func(context.Context, func(*state.Tx) error) error{f.View, f.Update} {
 		err := use(t.Context(), func(*state.Tx) error { return nil })
-		var typed *state.Error
-		if !errors.As(err, &typed) {
+		if _, ok := errors.AsType[*state.Error](err); !ok {
 			t.Errorf("got %v, want a state.Error", err)
 		}
 	}

@@ -3,7 +3,7 @@ package state
 import (
 	"time"
 
-	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/internal/ending"
 	"github.com/maqet/maqet/manifest"
 )
 
@@ -43,10 +43,10 @@ type Machine struct {
 
 // Termination is a fact about the past: how a process ended.
 type Termination struct {
-	Cause driver.EndCause `json:"cause"`
-	At    time.Time       `json:"at"`
-	Boot  string          `json:"boot"`
-	Exit  string          `json:"exit"`
+	Cause ending.Cause `json:"cause"`
+	At    time.Time    `json:"at"`
+	Boot  string       `json:"boot"`
+	Exit  string       `json:"exit"`
 	// LastLine is QEMU's last line.
 	LastLine string `json:"lastLine,omitempty"`
 	// Generation is the generation that ran.

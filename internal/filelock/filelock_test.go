@@ -86,7 +86,7 @@ func TestLock_holderKilled_isReleased(t *testing.T) {
 	other := startHolder(t, path)
 	got := make(chan error, 1)
 	go func() {
-		l, err := m.Lock(within(t, patience), path)
+		l, err := m.Lock(patiently(t), path)
 		if err == nil {
 			err = l.Unlock()
 		}
@@ -128,7 +128,7 @@ func TestLock_manyInOneProcess_firstComeFirstServed(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range waiters {
 		all.Go(func() {
-			l, err := m.Lock(within(t, patience), path)
+			l, err := m.Lock(patiently(t), path)
 			if err != nil {
 				t.Errorf("waiter %d: %v", i, err)
 				return
@@ -156,7 +156,7 @@ func TestLock_busyOtherProcess_isNotStarved(t *testing.T) {
 	path := lockPath(t)
 	// A second manager stands for a second process: it has its own open files.
 	busy := filelock.New()
-	ctx, cancel := context.WithCancel(within(t, patience))
+	ctx, cancel := context.WithCancel(patiently(t))
 	var taken atomic.Int64
 	var all sync.WaitGroup
 	all.Go(func() {
@@ -216,7 +216,7 @@ func TestLock_gaveUpThenAgain_getsIt(t *testing.T) {
 	}
 	got := make(chan error, 1)
 	go func() {
-		l, err := m.Lock(within(t, patience), path)
+		l, err := m.Lock(patiently(t), path)
 		if err == nil {
 			err = l.Unlock()
 		}
@@ -246,7 +246,7 @@ func TestLock_fileRemovedMeanwhile_locksTheNewOne(t *testing.T) {
 	var got atomic.Bool
 	done := make(chan error, 1)
 	go func() {
-		l, err := waiting.Lock(within(t, patience), path)
+		l, err := waiting.Lock(patiently(t), path)
 		got.Store(true)
 		if err == nil {
 			err = l.Unlock()
@@ -287,7 +287,7 @@ func TestLock_processesCount_noneIsLost(t *testing.T) {
 	for range processes {
 		goroutines.Go(func() {
 			for range times {
-				l, err := m.Lock(within(t, patience), path)
+				l, err := m.Lock(patiently(t), path)
 				if err != nil {
 					t.Error(err)
 					return
@@ -318,7 +318,8 @@ func TestLock_randomDeadlines_exactlyOneHolder(t *testing.T) {
 	for range 30 {
 		all.Go(func() {
 			for range 20 {
-				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(2000))*time.Microsecond)
+				patience := time.Duration(rand.IntN(2000)) * time.Microsecond //nolint:gosec // no secret.
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
 				l, err := m.Lock(ctx, path)
 				cancel()
 				if err != nil {
@@ -372,7 +373,7 @@ func TestLock_noFolderPossible_errorNamesPath(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(file, "x.lock")
-	if _, err := filelock.New().Lock(within(t, patience), path); !errors.Is(err, syscall.ENOTDIR) || !strings.Contains(err.Error(), path) {
+	if _, err := filelock.New().Lock(patiently(t), path); !errors.Is(err, syscall.ENOTDIR) || !strings.Contains(err.Error(), path) {
 		t.Errorf("Lock below a file = %v, want ENOTDIR and the path", err)
 	}
 }

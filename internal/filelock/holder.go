@@ -44,7 +44,7 @@ func (h holder) write(fd int) {
 // readHolder reads who has the lock of path. It is false when nobody wrote it,
 // or when the process that did is gone.
 func readHolder(path string) (holder, bool) {
-	text, err := os.ReadFile(path)
+	text, err := os.ReadFile(path) //nolint:gosec // the lock file.
 	if err != nil || len(text) > holderSize {
 		return holder{}, false
 	}

@@ -51,7 +51,7 @@ func hold(path string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println("held")
+	fmt.Fprintln(os.Stdout, "held")
 	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
 		return err
 	}
@@ -85,11 +85,11 @@ func count(path, times string) error {
 // add is deliberately a read and a write that another process can come between.
 func add(path string) error {
 	n := readCount(path)
-	return os.WriteFile(path, []byte(strconv.Itoa(n+1)), 0o600)
+	return os.WriteFile(path, []byte(strconv.Itoa(n+1)), 0o600) //nolint:gosec // the test's own file.
 }
 
 func readCount(path string) int {
-	text, err := os.ReadFile(path)
+	text, err := os.ReadFile(path) //nolint:gosec // the test's own file.
 	if err != nil {
 		return 0
 	}
@@ -109,7 +109,7 @@ type process struct {
 
 func start(t *testing.T, role string, args ...string) *process {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...) //nolint:gosec // this test binary itself.
 	cmd.Env = append(os.Environ(), roleVariable+"="+role)
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
@@ -162,16 +162,16 @@ func lockPath(t *testing.T) string {
 	return filepath.Join(t.TempDir(), "locks", "vm-web.lock")
 }
 
-func within(t *testing.T, d time.Duration) context.Context {
+func patiently(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), d)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	return ctx
 }
 
 func mustLock(t *testing.T, m *filelock.Manager, path string) *filelock.Lock {
 	t.Helper()
-	l, err := m.Lock(within(t, patience), path)
+	l, err := m.Lock(patiently(t), path)
 	if err != nil {
 		t.Fatalf("Lock: %v", err)
 	}

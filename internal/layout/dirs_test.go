@@ -112,7 +112,7 @@ func TestEnsureDirs_unusableFolder_isRefusedWithRemedy(t *testing.T) {
 			func(t *testing.T, l layout.Layout) {
 				t.Helper()
 				mustMkdir(t, l.State)
-				if err := os.Chmod(l.State, 0o777); err != nil { //nolint:gosec // what is to be refused.
+				if err := os.Chmod(l.State, 0o777); err != nil {
 					t.Fatal(err)
 				}
 			}, "chmod 0700",

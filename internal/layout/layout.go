@@ -114,6 +114,9 @@ func (l Layout) PIDFile(vm string) string { return filepath.Join(l.RunDir(vm), "
 // Launched is the launch record.
 func (l Layout) Launched(vm string) string { return filepath.Join(l.RunDir(vm), "launched.json") }
 
+// Confirmed is an empty file that is there once the launched process has answered.
+func (l Layout) Confirmed(vm string) string { return filepath.Join(l.RunDir(vm), "confirmed") }
+
 // Intent is what was begun and is not yet observed.
 func (l Layout) Intent(vm string) string { return filepath.Join(l.RunDir(vm), "intent.json") }
 

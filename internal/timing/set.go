@@ -85,8 +85,7 @@ func (t *Table) field(name string) (*time.Duration, bool) {
 	table := reflect.ValueOf(t).Elem()
 	for i := range table.NumField() {
 		if table.Type().Field(i).Tag.Get("flag") == name {
-			d, ok := table.Field(i).Addr().Interface().(*time.Duration)
-			return d, ok
+			return reflect.TypeAssert[*time.Duration](table.Field(i).Addr())
 		}
 	}
 	return nil, false
