@@ -95,8 +95,9 @@ func kvmRefusal(path string, err error) *AccelProblem {
 		e.Msg = path + " does not exist: the kernel's KVM module is not loaded, or the processor offers no virtualisation here"
 		e.Hint = "load kvm_intel or kvm_amd (modprobe), switch virtualisation on in the firmware, and in a virtual machine or container have the host pass it on. " + fallbackHint
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		e.Msg = "no permission to open " + path + ownerOf(path)
-		e.Hint = "join the group that owns it (usermod -aG GROUP USER, then log in again). " + fallbackHint
+		mode, group := ownerOf(path)
+		e.Msg = fmt.Sprintf("no permission to open %s (mode %s, group %s)", path, mode, group)
+		e.Hint = fmt.Sprintf("join the group that owns it (usermod -aG %s USER, then log in again). %s", group, fallbackHint)
 	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
 		e.Msg = path + " is there, but no such device is behind it: the kernel's KVM module is missing or found no virtualisation"
 		e.Hint = "load kvm_intel or kvm_amd (modprobe) and read the kernel's log (dmesg). " + fallbackHint
@@ -107,17 +108,18 @@ func kvmRefusal(path string, err error) *AccelProblem {
 	return e
 }
 
-// ownerOf says who may open a file, for the error of one who may not.
-func ownerOf(path string) string {
+// ownerOf is the mode and the group of a file, for the error of one who may not
+// open it.
+func ownerOf(path string) (mode, group string) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
-		return ""
+		return "unknown", "unknown"
 	}
-	group := strconv.FormatUint(uint64(st.Gid), 10)
+	group = strconv.FormatUint(uint64(st.Gid), 10)
 	if g, err := user.LookupGroupId(group); err == nil {
 		group = g.Name
 	}
-	return fmt.Sprintf(" (mode %04o, group %s)", st.Mode&0o777, group)
+	return fmt.Sprintf("%04o", st.Mode&0o777), group
 }
 
 // bootIDFile names the current boot.

@@ -80,8 +80,7 @@ func findBinary(binary string) (binaryFile, error) {
 
 // notFound is the error of a binary that cannot be run.
 func notFound(binary string, err error) error {
-	var lookup *exec.Error
-	if errors.As(err, &lookup) {
+	if lookup, ok := errors.AsType[*exec.Error](err); ok {
 		err = lookup.Err
 	}
 	e := &BinaryError{Binary: binary, Msg: "cannot be run", Err: err, Hint: "check the file and its permissions"}
@@ -146,7 +145,7 @@ func moduleKey(path string) string {
 		if dir == "" {
 			continue
 		}
-		if info, err := os.Stat(dir); err == nil {
+		if info, err := os.Stat(dir); err == nil { //nolint:gosec // G703: QEMU itself reads the folder the variable names; this only looks at its date.
 			fmt.Fprintf(&b, " %s %d", dir, info.ModTime().UnixNano())
 		}
 	}

@@ -47,7 +47,7 @@ func (p *Prober) runScratch(ctx context.Context, binary string, extra []string, 
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var stderr lastWords
-	//nolint:gosec,noctx // G204: a QEMU of the manifest's choice is what is run; it is killed below, whatever happens.
+	//nolint:gosec // G204: a QEMU of the manifest's choice is what is run; it is killed below, whatever happens.
 	cmd := exec.Command(binary, scratchArgs(extra...)...)
 	cmd.Stderr, cmd.ExtraFiles, cmd.WaitDelay = &stderr, []*os.File{theirs}, drainDelay
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -21,6 +21,7 @@ import (
 	"github.com/maqet/maqet/internal/filelock"
 	"github.com/maqet/maqet/internal/layout"
 	"github.com/maqet/maqet/internal/timing"
+	"github.com/maqet/maqet/manifest"
 )
 
 // testProber is a prober with a state dir of its own.
@@ -42,12 +43,12 @@ func program(t testing.TB, body string) string {
 // countedQEMU is the real QEMU behind a script that counts how often it is run.
 func countedQEMU(t testing.TB) (path string, count func() int) {
 	t.Helper()
-	real, err := exec.LookPath("qemu-system-x86_64")
+	qemu, err := exec.LookPath("qemu-system-x86_64")
 	if err != nil {
 		t.Skip("qemu-system-x86_64 is not installed")
 	}
 	runs := filepath.Join(t.TempDir(), "runs")
-	path = program(t, fmt.Sprintf("echo >> %s\nexec %s \"$@\"", runs, real))
+	path = program(t, fmt.Sprintf("echo >> %s\nexec %s \"$@\"", runs, qemu))
 	return path, func() int {
 		text, err := os.ReadFile(runs)
 		if err != nil && !os.IsNotExist(err) {
@@ -195,7 +196,7 @@ func TestProber_badBinary_isToldInWords(t *testing.T) {
 		{"not executable", "/etc/passwd", "cannot be run", "permissions"},
 		{"dies", program(t, "echo first >&2; echo 'bad news' >&2; exit 3"), "ended before it answered: bad news", "-machine none"},
 		{"dies in silence", program(t, "exit 3"), "exit status 3", "by hand"},
-		{"no QEMU", program(t, "echo hello >&3; read wait"), "does not answer as QEMU does", "by hand"},
+		{"no QEMU", program(t, "echo hello >&3; exec sleep 1000"), "does not answer as QEMU does", "by hand"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -292,14 +293,14 @@ func TestAccelerator_doesNotInitialise_isNotRemembered(t *testing.T) {
 	p := testProber(t)
 	p.kvm = "/dev/null" // opens, so that QEMU itself is asked
 	switchFile := filepath.Join(t.TempDir(), "works")
-	real, err := exec.LookPath("qemu-system-x86_64")
+	qemu, err := exec.LookPath("qemu-system-x86_64")
 	if err != nil {
 		t.Skip("qemu-system-x86_64 is not installed")
 	}
 	// The fault is QEMU's until the file is there; then tcg stands in for kvm.
 	path := program(t, fmt.Sprintf(`if [ ! -e %s ]; then echo 'failed to initialize kvm: Device or resource busy' >&2; exit 1; fi
 for a; do shift; [ "$a" = kvm ] && a=tcg; set -- "$@" "$a"; done
-exec %s "$@"`, switchFile, real))
+exec %s "$@"`, switchFile, qemu))
 	host := testHost()
 	host.Binary = path
 	err = p.Accelerator(t.Context(), host, "kvm")
@@ -338,6 +339,23 @@ func TestKVMRefusal_eachCause_hasWordsAndARemedy(t *testing.T) {
 	}
 	if got := kvmProblem("/dev/null"); got != nil {
 		t.Errorf("a device that opens: %v", got)
+	}
+}
+
+// BenchmarkCheck_warm is what each apply pays for one machine.
+func BenchmarkCheck_warm(b *testing.B) {
+	realHost(b)
+	p := testProber(b)
+	vm := testVM("web", manifest.VirtualMachineSpec{
+		Emulator: &manifest.Emulator{Accelerators: []string{"tcg"}},
+		Machine:  q35(),
+		Disks:    []manifest.Disk{sized("root")},
+		NICs:     []manifest.NIC{userNIC("lan")},
+	})
+	for b.Loop() {
+		if _, findings, err := p.Check(b.Context(), vm); err != nil || len(findings) != 0 {
+			b.Fatal(err, findings)
+		}
 	}
 }
 

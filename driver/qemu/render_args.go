@@ -68,17 +68,18 @@ func (r *renderer) machine() {
 			fmt.Sprintf("this machine was made with board %s, which %s %s does not have", board, r.Host.Binary, r.Host.Version),
 			"use the QEMU it was made with, or name a board of this one in spec.machine.type; the guest then sees new hardware", nil)
 	}
-	text := doubleCommas(board)
+	var text strings.Builder
+	text.WriteString(doubleCommas(board))
 	if m := r.VM.Spec.Machine; m != nil {
 		for _, key := range slices.Sorted(maps.Keys(m.Properties)) {
 			path := "spec.machine.properties." + key
 			if !propertyKey.MatchString(key) || key == "type" {
 				r.fail(path, fmt.Sprintf("%q is no machine property", key), "use letters, digits, '-', '_' and '.'; the board itself is spec.machine.type", nil)
 			}
-			text += "," + key + "=" + doubleCommas(m.Properties[key].String())
+			text.WriteString("," + key + "=" + doubleCommas(m.Properties[key].String()))
 		}
 	}
-	r.add("spec.machine", "-machine", text)
+	r.add("spec.machine", "-machine", text.String())
 }
 
 // cpu renders model, count and topology.

@@ -2,6 +2,8 @@ package qemu
 
 import (
 	"bytes"
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -110,8 +112,8 @@ func sized(name string) manifest.Disk { return manifest.Disk{Name: name, Size: 1
 
 func props(pairs ...any) map[string]manifest.Scalar {
 	m := map[string]manifest.Scalar{}
-	for i := 0; i < len(pairs); i += 2 {
-		m[pairs[i].(string)] = manifest.ScalarOf(pairs[i+1])
+	for pair := range slices.Chunk(pairs, 2) {
+		m[fmt.Sprint(pair[0])] = manifest.ScalarOf(pair[1])
 	}
 	return m
 }

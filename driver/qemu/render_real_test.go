@@ -44,7 +44,7 @@ func realHost(t testing.TB) driver.Host {
 // shortDir is a folder whose sockets' paths fit their 107 bytes.
 func shortDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "mq")
+	dir, err := os.MkdirTemp("", "mq") //nolint:usetesting // t.TempDir is named after the test, which is too long for a socket's path.
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func prepareFiles(t testing.TB, in RenderInput) {
 		}
 		// Made under a plain name: qemu-img reads names such as json:... itself.
 		temp := filepath.Join(t.TempDir(), "image")
-		out, err := exec.Command("qemu-img", "create", "-q", "-f", string(d.Format), temp, "1M").CombinedOutput()
+		out, err := exec.Command("qemu-img", "create", "-q", "-f", string(d.Format), temp, "1M").CombinedOutput() //nolint:gosec // G204: a test's own arguments.
 		if err != nil {
 			t.Fatalf("qemu-img: %v: %s", err, out)
 		}
@@ -111,7 +111,7 @@ func writeTestFile(t testing.TB, path string, content []byte) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, content, 0o600); err != nil {
+	if err := os.WriteFile(path, content, 0o600); err != nil { //nolint:gosec // G703: awkward paths are what is tested.
 		t.Fatal(err)
 	}
 }
@@ -131,7 +131,8 @@ func openFiles(t testing.TB, in RenderInput, files []File) ([]*os.File, net.Conn
 		}
 		opened = append(opened, listenFile(t, paths[f.Kind]))
 	}
-	conn, err := net.Dial("unix", paths[QMPListener])
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(t.Context(), "unix", paths[QMPListener])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +186,7 @@ func startReal(t testing.TB, in RenderInput) *realRun {
 	}
 	prepareFiles(t, in)
 	files, nc := openFiles(t, in, command.Files)
-	run := &realRun{cmd: exec.Command(command.Argv[0], command.Argv[1:]...)}
+	run := &realRun{cmd: exec.Command(command.Argv[0], command.Argv[1:]...)} //nolint:gosec // G204: the rendered command is what is tested.
 	run.cmd.Stderr, run.cmd.ExtraFiles = &run.log, files
 	if err := run.cmd.Start(); err != nil {
 		t.Fatal(err)
