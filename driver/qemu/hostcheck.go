@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/maqet/maqet/driver"
@@ -135,6 +137,26 @@ func (c *check) checkNICs() {
 		case c.host.PCIDevices[n.Model] && c.family() == driver.FamilyNone:
 			c.find(path, noPCIMessage(n.Model, c.board.Name), noPCIHint)
 		}
+		if n.Bridge != nil {
+			c.checkBridge(fmt.Sprintf("spec.nics[%d].bridge.name", i), n.Bridge.Name)
+		}
+	}
+}
+
+// interfacesDir is where the kernel shows network interfaces; a bridge has a
+// folder "bridge" below its own.
+const interfacesDir = "/sys/class/net"
+
+// checkBridge finds a bridge that is none.
+func (c *check) checkBridge(path, name string) {
+	create := fmt.Sprintf("create the bridge (ip link add %s type bridge; ip link set %s up), or name another one", name, name)
+	dir := filepath.Join(interfacesDir, filepath.Base(name))
+	if _, err := os.Stat(dir); err != nil {
+		c.find(path, fmt.Sprintf("this host has no bridge %q", name), create)
+		return
+	}
+	if _, err := os.Stat(filepath.Join(dir, "bridge")); err != nil {
+		c.find(path, fmt.Sprintf("%q is a network interface of this host, but no bridge", name), "name a bridge that it is a port of")
 	}
 }
 

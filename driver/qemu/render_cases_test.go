@@ -251,8 +251,9 @@ const awkward = "a,b=c, d 'e' \"f\" \\g $h `i` ü漢🙂%n"
 // awkwardSpec has awkward text wherever a manifest takes free text.
 func awkwardSpec(dir string) manifest.VirtualMachineSpec {
 	return manifest.VirtualMachineSpec{
-		Machine: &manifest.Machine{Type: "q35", Properties: props("x-oem-id", "a,b=c", "x-oem-table-id", "d, 'e'ü")},
-		Boot:    &manifest.Boot{Kernel: &manifest.Kernel{Image: dir + "/" + awkward + ".vmlinuz", Initrd: dir + "/" + awkward + ".initrd", Cmdline: "x=" + awkward + "\n--"}},
+		Emulator: &manifest.Emulator{ExtraArgs: []string{"-fw_cfg", "name=opt/org.example/x,string=d 'e' \"f\" \\g ü漢🙂\n"}},
+		Machine:  &manifest.Machine{Type: "q35", Properties: props("x-oem-id", "a,b=c", "x-oem-table-id", "d, 'e'ü")},
+		Boot:     &manifest.Boot{Kernel: &manifest.Kernel{Image: dir + "/" + awkward + ".vmlinuz", Initrd: dir + "/" + awkward + ".initrd", Cmdline: "x=" + awkward + "\n--"}},
 		Disks: []manifest.Disk{
 			{Name: "commas", File: dir + "/" + awkward + ",locking=off.qcow2", Format: manifest.FormatQcow2},
 			{Name: "newline", File: dir + "/two\nlines\t.raw", Format: manifest.FormatRaw},
