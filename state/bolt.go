@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 )
 
 // bolt is an open bbolt database, which is only ever written through: reading
@@ -86,8 +87,9 @@ func change(tx *bbolt.Tx, at place, envelope []byte) error {
 	return bucket.Put([]byte(at.key), envelope)
 }
 
-// close closes the database. After a panic it closes only the file, which
-// releases bbolt's lock on it; the mapping is given up.
+// close closes the database. After a panic it closes only the file, since
+// bbolt's own closing may wait for ever. The mapping remains and keeps the open
+// file alive, so that its lock must be released by itself.
 func (b *bolt) close() error {
 	if !b.broken {
 		return b.guard(b.db.Close)
@@ -95,8 +97,9 @@ func (b *bolt) close() error {
 	if b.file == nil {
 		return nil
 	}
-	if err := b.file.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
-		return err
+	err := errors.Join(unix.Flock(int(b.file.Fd()), unix.LOCK_UN), b.file.Close())
+	if errors.Is(err, os.ErrClosed) {
+		return nil // bbolt got so far as to close it
 	}
-	return nil
+	return err
 }

@@ -13,14 +13,14 @@ import (
 	"github.com/maqet/maqet/state"
 )
 
-// smallDisk is a folder on a file system of that size.
-func smallDisk(t *testing.T, size int) string {
+// smallDisk is a folder on a file system of half a MiB.
+func smallDisk(t *testing.T) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("only root may mount the small file system that this needs")
 	}
 	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d,mode=0700", size)); err != nil {
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=512k,mode=0700"); err != nil {
 		t.Skipf("a small file system cannot be mounted here: %v", err)
 	}
 	t.Cleanup(func() {
@@ -49,7 +49,7 @@ func fill(t *testing.T, dir string) string {
 }
 
 func TestUpdate_diskFull_oldStateStays(t *testing.T) {
-	dir := smallDisk(t, 512<<10)
+	dir := smallDisk(t)
 	f := fixtureIn(t, dir)
 	f.put(t, "a", "b")
 	ballast := fill(t, dir)
@@ -77,7 +77,7 @@ func TestUpdate_diskFull_oldStateStays(t *testing.T) {
 }
 
 func TestUpdate_diskFullAtFirst_leavesNoHalfDatabase(t *testing.T) {
-	dir := smallDisk(t, 512<<10)
+	dir := smallDisk(t)
 	f := fixtureIn(t, dir)
 	ballast := fill(t, dir)
 	err := f.Update(t.Context(), func(tx *state.Tx) error { return tx.PutMachine(machine("a")) })
@@ -92,7 +92,7 @@ func TestUpdate_diskFullAtFirst_leavesNoHalfDatabase(t *testing.T) {
 }
 
 func TestUpdate_diskFullAtRenewal_damagedFileStays(t *testing.T) {
-	dir := smallDisk(t, 512<<10)
+	dir := smallDisk(t)
 	f := fixtureIn(t, dir)
 	data := sample(t)
 	state.Corrupt(data, "vm-07")

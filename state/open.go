@@ -46,7 +46,7 @@ func (s *Store) openDatabase(ctx context.Context, ses *session) (err error) {
 			}
 			continue
 		}
-		b, err := s.openPrepared(c)
+		b, err := s.openPrepared(ctx, c)
 		if errors.Is(err, errChanged) {
 			continue
 		}
@@ -76,8 +76,12 @@ func (s *Store) prepare() (*contents, error) {
 
 // openPrepared opens the database that c was read from. bbolt's own lock keeps
 // programs out that do not know maqet's, so what they wrote before shows here.
-func (s *Store) openPrepared(c *contents) (*bolt, error) {
-	b, err := openBolt(s.cfg.Path, 0, s.cfg.Timing.Lock)
+func (s *Store) openPrepared(ctx context.Context, c *contents) (*bolt, error) {
+	patience := s.cfg.Timing.Lock
+	if deadline, ok := ctx.Deadline(); ok {
+		patience = max(time.Until(deadline), time.Millisecond)
+	}
+	b, err := openBolt(s.cfg.Path, 0, patience)
 	if err != nil {
 		return nil, err
 	}

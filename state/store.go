@@ -8,6 +8,8 @@ import (
 	"sync"
 	"syscall"
 
+	bbolterrors "go.etcd.io/bbolt/errors"
+
 	"github.com/maqet/maqet/internal/filelock"
 	"github.com/maqet/maqet/internal/timing"
 )
@@ -147,6 +149,8 @@ func hint(err error, path string) string {
 		return "" // says it itself
 	case errors.Is(err, context.DeadlineExceeded):
 		return "other writers of this process are slow; allow more time with --timeouts lock=DURATION"
+	case errors.Is(err, bbolterrors.ErrTimeout), errors.Is(err, errChanged):
+		return "another program has the database open, perhaps a maqet with the same state dir and another run dir; end it, or use one run dir"
 	case errors.Is(err, ErrNewer):
 		return "use the maqet that wrote it, or a newer one; nothing was changed"
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):

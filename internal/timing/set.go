@@ -37,14 +37,33 @@ var (
 	ErrValue   = errors.New("not a duration greater than zero")
 )
 
+// Entry is one duration of a table.
+type Entry struct {
+	Name  string
+	Value time.Duration
+}
+
+// All are the table's durations, sorted by name.
+func (t *Table) All() []Entry {
+	table := reflect.TypeFor[Table]()
+	all := make([]Entry, 0, table.NumField())
+	for f := range table.Fields() {
+		name := f.Tag.Get("flag")
+		if d, ok := t.field(name); ok {
+			all = append(all, Entry{Name: name, Value: *d})
+		}
+	}
+	slices.SortFunc(all, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
 // Names are the names of all durations, sorted.
 func Names() []string {
-	table := reflect.TypeFor[Table]()
-	names := make([]string, table.NumField())
-	for i := range names {
-		names[i] = table.Field(i).Tag.Get("flag")
+	var table Table
+	names := make([]string, 0, reflect.TypeFor[Table]().NumField())
+	for _, e := range table.All() {
+		names = append(names, e.Name)
 	}
-	slices.Sort(names)
 	return names
 }
 

@@ -85,6 +85,23 @@ func TestNames_everyField_canBeSet(t *testing.T) {
 	}
 }
 
+func TestAll_changedTable_tellsItsValues(t *testing.T) {
+	table := timing.Default()
+	if err := table.Set("query=42s"); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range table.All() {
+		got = append(got, e.Name)
+		if e.Name == "query" && e.Value != 42*time.Second || e.Name == "lock" && e.Value != timing.Default().Lock {
+			t.Errorf("%s is %v", e.Name, e.Value)
+		}
+	}
+	if diff := cmp.Diff(timing.Names(), got); diff != "" {
+		t.Errorf("names (-want +got):\n%s", diff)
+	}
+}
+
 func TestDefault_everyDuration_isPositive(t *testing.T) {
 	table := reflect.ValueOf(timing.Default())
 	for i := range table.NumField() {
