@@ -54,7 +54,7 @@ type planner struct {
 	// held is the hold that is not over, power what the machine should be doing.
 	held  *state.Hold
 	power manifest.PowerState
-	plan Plan
+	plan  Plan
 }
 
 func newPlanner(want Desired, obs driver.Observed, opt Options, now time.Time) *planner {
