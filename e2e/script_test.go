@@ -29,7 +29,8 @@ import (
 //	pid FILE VM                write the pid of the VM's QEMU into FILE
 //	guest FILE...              put the tiny guest's paths for KERNEL and INITRD
 //
-// and the variables $KERNEL, $INITRD, $STATE and $RUN.
+// and the variables $KERNEL, $INITRD, $STATE, $RUN, and $MAQET_ONLY, a PATH
+// with nothing but maqet.
 func TestScripts(t *testing.T) {
 	tiny := guest.Path(t)
 	testscript.Run(t, testscript.Params{
@@ -45,6 +46,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("RUN", h.Run)
 			env.Setenv("KERNEL", tiny.Kernel)
 			env.Setenv("INITRD", tiny.Initrd)
+			env.Setenv("MAQET_ONLY", filepath.Dir(binary))
 			env.Setenv("PATH", filepath.Dir(binary)+string(os.PathListSeparator)+os.Getenv("PATH"))
 			return nil
 		},

@@ -304,21 +304,48 @@ func (l *fileLoader) add(n *yaml.Node, o *Object, places []string) {
 	l.objects = append(l.objects, o)
 }
 
-// machinePlaces are the fields of a machine that admission speaks of.
+// machinePlaces are the fields of a machine that admission and the host's check
+// speak of.
 func machinePlaces(vm *VirtualMachine) []string {
 	places := []string{"metadata.name"}
 	for i, d := range vm.Spec.Disks {
+		places = append(places, fmt.Sprintf("spec.disks[%d]", i))
 		if d.File != "" {
 			places = append(places, fmt.Sprintf("spec.disks[%d].file", i))
 		}
 	}
 	for i, nic := range vm.Spec.NICs {
+		places = append(places, fmt.Sprintf("spec.nics[%d]", i), fmt.Sprintf("spec.nics[%d].model", i))
 		if nic.MAC != "" {
 			places = append(places, fmt.Sprintf("spec.nics[%d].mac", i))
 		}
 	}
 	for _, f := range forwardsOf(vm) {
 		places = append(places, f.path)
+	}
+	return append(places, hostPlaces(vm)...)
+}
+
+// hostPlaces are the fields that only a host can judge.
+func hostPlaces(vm *VirtualMachine) []string {
+	var places []string
+	if e := vm.Spec.Emulator; e != nil {
+		places = append(places, "spec.emulator.binary")
+		for i := range e.Accelerators {
+			places = append(places, fmt.Sprintf("spec.emulator.accelerators[%d]", i))
+		}
+	}
+	if vm.Spec.Machine != nil {
+		places = append(places, "spec.machine.type", "spec.machine.hotplugPorts")
+	}
+	if vm.Spec.CPU != nil {
+		places = append(places, "spec.cpu.model", "spec.cpu.count")
+	}
+	if b := vm.Spec.Boot; b != nil && b.Kernel != nil {
+		places = append(places, "spec.boot.kernel.image", "spec.boot.kernel.initrd")
+	}
+	for i := range vm.Spec.Devices {
+		places = append(places, fmt.Sprintf("spec.devices[%d].driver", i))
 	}
 	return places
 }

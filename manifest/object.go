@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Object is one loaded manifest object, resolved: every default filled in and
@@ -20,7 +21,8 @@ type Object struct {
 	// that want the same have the same digest, however they are written.
 	Digest string
 
-	// places are the positions of the fields that set-wide admission speaks of.
+	// places are the positions of the fields that set-wide admission and the
+	// host's check speak of.
 	places map[string]Position
 }
 
@@ -75,6 +77,18 @@ func (o *Object) value() any {
 func (o *Object) place(path string) Position {
 	if p, ok := o.places[path]; ok {
 		return p
+	}
+	return o.Position
+}
+
+// PositionOf is the position of a field that only a host can judge, such as
+// spec.machine.type, or of the nearest thing around it that has one.
+func (o *Object) PositionOf(path string) Position {
+	for path != "" {
+		if p, ok := o.places[path]; ok {
+			return p
+		}
+		path = path[:max(strings.LastIndexByte(path, '.'), 0)]
 	}
 	return o.Position
 }

@@ -79,12 +79,21 @@ func (a *admission) conflict(o *manifest.Object, owner string, deleting *state.D
 	case deleting != nil:
 		a.refuse(o, ErrDeleting, "asked for by "+deleting.Who,
 			"run maqet delete "+o.Key().Name+" to see it through, then apply again")
-	case owner != a.owner && !a.opt.TakeOver:
+	case owner != OwnerStdin && a.claim(owner) != owner && !a.opt.TakeOver:
 		a.refuse(o, ErrOwned, owner, "apply it from there, or say --take-over")
 	default:
 		return false
 	}
 	return true
+}
+
+// claim is the owner that an object of the given owner gets. What comes from
+// standard input names no place, so it leaves the owner as it is.
+func (a *admission) claim(owner string) string {
+	if a.owner == OwnerStdin {
+		return owner
+	}
+	return a.owner
 }
 
 // machine admits one machine.
@@ -104,12 +113,13 @@ func (a *admission) machine(o *manifest.Object) {
 	}
 	before := old.Object
 	a.before[name] = &before
-	if old.Digest == o.Digest && old.Owner == a.owner {
+	owner := a.claim(old.Owner)
+	if old.Digest == o.Digest && old.Owner == owner {
 		a.note(o.Key(), ActionUnchanged, nil)
 		return
 	}
 	m := *old
-	m.Object, m.Owner, m.Source, m.Digest, m.Updated = *o.VM, a.owner, o.Position.File, o.Digest, a.now
+	m.Object, m.Owner, m.Source, m.Digest, m.Updated = *o.VM, owner, o.Position.File, o.Digest, a.now
 	if !reflect.DeepEqual(leaves(before.Spec, "spec"), leaves(o.VM.Spec, "spec")) {
 		m.Generation++
 		// A changed manifest is newer than what an operator overrode.
@@ -151,16 +161,17 @@ func (a *admission) snapshot(o *manifest.Object) {
 		a.refuse(o, ErrImmutable, "it was taken at "+old.TakenAt.UTC().Format(time.RFC3339), "give a new snapshot another name")
 		return
 	}
-	if old.Digest == o.Digest && old.Owner == a.owner && old.Failed == "" {
+	owner := a.claim(old.Owner)
+	if old.Digest == o.Digest && old.Owner == owner && old.Failed == "" {
 		a.note(o.Key(), ActionUnchanged, nil)
 		return
 	}
 	s := *old
-	s.Object, s.Owner, s.Source, s.Digest = *o.Snapshot, a.owner, o.Position.File, o.Digest
+	s.Object, s.Owner, s.Source, s.Digest = *o.Snapshot, owner, o.Position.File, o.Digest
 	// Applying is the word to try once more.
 	s.Failed = ""
 	action := ActionUnchanged
-	if old.Digest != o.Digest || old.Owner != a.owner {
+	if old.Digest != o.Digest || old.Owner != owner {
 		action = ActionConfigured
 	}
 	if !same {

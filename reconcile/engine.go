@@ -66,6 +66,10 @@ func NewEngine(cfg Config) *Engine {
 	return &Engine{cfg: cfg, gate: newGate(cmp.Or(cfg.Parallel, defaultStarting), cfg.Now)}
 }
 
+// OwnerStdin owns what came from standard input and had no owner before. Any
+// folder may take such an object.
+const OwnerStdin = "stdin"
+
 // OwnerOf is the owner of a set that is given none: the paths it came from.
 func OwnerOf(set *manifest.Set) string { return strings.Join(set.Roots, ",") }
 

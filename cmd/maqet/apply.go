@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -48,11 +52,38 @@ func (f *applyFlags) check() error {
 	}
 }
 
-func (f *applyFlags) options() reconcile.ApplyOptions {
+func (f *applyFlags) options(set *manifest.Set) reconcile.ApplyOptions {
+	owner := f.owner
+	if owner == "" {
+		owner = ownerOf(set.Roots)
+	}
 	return reconcile.ApplyOptions{
-		Owner: f.owner, Prune: f.prune, PruneAll: f.pruneAll, MaxDeletions: f.maxDeletions, TakeOver: f.takeOver,
+		Owner: owner, Prune: f.prune, PruneAll: f.pruneAll, MaxDeletions: f.maxDeletions, TakeOver: f.takeOver,
 		Options: reconcile.Options{AllowRestart: f.allowRestart},
 	}
+}
+
+// ownerOf is the owner of a set that names none: the folders it was read from.
+// A file counts as its folder, so that applying one file of a folder is no
+// change of owner. Standard input alone owns nothing: what it names keeps its owner.
+func ownerOf(roots []string) string {
+	var folders []string
+	for _, root := range roots {
+		if root == "-" {
+			continue
+		}
+		if info, err := os.Stat(root); err == nil && !info.IsDir() {
+			root = filepath.Dir(root)
+		}
+		if !contains(folders, root) {
+			folders = append(folders, root)
+		}
+	}
+	if len(folders) == 0 {
+		return reconcile.OwnerStdin
+	}
+	slices.Sort(folders)
+	return strings.Join(folders, ",")
 }
 
 func newApply(a *app) *cobra.Command {
@@ -86,7 +117,7 @@ stays pending and the exit code is 2.`,
 			if err != nil {
 				return invalid(a, err)
 			}
-			opt := flags.options()
+			opt := flags.options(set)
 			if dryRun {
 				return showPlan(ctx, a, set, opt, format{})
 			}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/maqet/maqet/manifest"
 )
@@ -20,16 +22,63 @@ func (f *fileFlags) add(cmd *cobra.Command) {
 	}
 }
 
-// load reads the manifests and prints warnings. Errors come back whole.
+// load reads the manifests and checks that they fit together and beside the
+// other machines of this host. Warnings are printed; errors come back whole.
 func (f *fileFlags) load(ctx context.Context, a *app) (*manifest.Set, error) {
 	if len(f.paths) == 0 {
 		return nil, usagef("no manifests named; use -f with a file or folder")
 	}
 	set, err := manifest.Load(ctx, f.paths, manifest.LoadOptions{Stdin: a.env.in, Arch: hostArch()})
-	if set != nil {
-		printWarnings(a.env, set.Warnings)
+	var faults manifest.Errors
+	if err != nil && !errors.As(err, &faults) {
+		return nil, err
 	}
-	return set, err
+	others, err := undeclared(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	refusals, warnings := manifest.Admit(set.Objects, others, hostFacts()).Split()
+	set.Warnings = append(set.Warnings, warnings...)
+	set.Warnings.Sort()
+	faults = append(faults, refusals...)
+	faults.Sort()
+	if len(faults) > 0 {
+		return set, faults
+	}
+	return set, nil
+}
+
+// undeclared are the machines of this host that should not be stopped: those
+// that the manifests do not name hold their ports, addresses and disks too.
+// Admission leaves out the ones that are named.
+func undeclared(ctx context.Context, a *app) ([]*manifest.Object, error) {
+	machines, err := appliedMachines(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	var others []*manifest.Object
+	for _, vm := range machines {
+		if vm.Spec.PowerState == manifest.PowerStopped {
+			continue
+		}
+		o, err := manifest.NewObject(vm)
+		if err != nil {
+			return nil, err
+		}
+		others = append(others, o)
+	}
+	return others, nil
+}
+
+// hostFacts are this host's memory and processors; what cannot be read is zero,
+// which is not weighed.
+func hostFacts() manifest.HostFacts {
+	facts := manifest.HostFacts{CPUs: runtime.NumCPU()}
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err == nil {
+		facts.MemoryBytes = int64(info.Totalram) * int64(info.Unit) //nolint:gosec // no host has 8 EiB
+	}
+	return facts
 }
 
 func printWarnings(env environment, warnings manifest.Errors) {

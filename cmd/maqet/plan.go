@@ -39,7 +39,7 @@ Exit code 0 means that nothing is to be done, 2 that something is.`,
 			if err != nil {
 				return invalid(a, err)
 			}
-			return showPlan(cmd.Context(), a, set, flags.options(), f)
+			return showPlan(cmd.Context(), a, set, flags.options(set), f)
 		},
 	}
 	flags.add(cmd)

@@ -115,6 +115,9 @@ func runQMP(ctx context.Context, a *app, name, command string, arguments map[str
 	if err != nil {
 		return err
 	}
+	if err := mustKnow(ctx, a, name, "qmp"); err != nil {
+		return err
+	}
 	var answer json.RawMessage
 	err = r.driver.Visit(ctx, name, func(ctx context.Context, c *qmp.Conn) error {
 		var args any

@@ -153,3 +153,15 @@ func knownMachines(ctx context.Context, a *app) ([]string, error) {
 	}
 	return names, err
 }
+
+// mustKnow refuses a name that nothing is remembered of.
+func mustKnow(ctx context.Context, a *app, name, op string) error {
+	known, err := knownMachines(ctx, a)
+	if err != nil {
+		return err
+	}
+	if !contains(known, name) {
+		return &reconcile.Error{Object: "vm/" + name, Op: op, Err: reconcile.ErrNotFound, Hint: "see all machines with: maqet get"}
+	}
+	return nil
+}
