@@ -30,11 +30,16 @@ const realTimeout = 60 * time.Second
 // realHost is the QEMU of this machine; without one the test is skipped.
 func realHost(t testing.TB) driver.Host {
 	t.Helper()
-	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
-		t.Skip("qemu-system-x86_64 is not installed")
+	return realHostOf(t, "qemu-system-x86_64")
+}
+
+func realHostOf(t testing.TB, binary string) driver.Host {
+	t.Helper()
+	if _, err := exec.LookPath(binary); err != nil {
+		t.Skip(binary + " is not installed")
 	}
 	l := layout.Layout{State: t.TempDir(), Run: t.TempDir()}
-	host, err := NewProber(l, timing.Default(), filelock.New()).Host(t.Context(), "qemu-system-x86_64")
+	host, err := NewProber(l, timing.Default(), filelock.New()).Host(t.Context(), binary)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,8 +258,9 @@ func TestRender_realQEMU_everyGoldenStartsAndAnswers(t *testing.T) {
 	host := realHost(t)
 	for _, c := range argvCases() {
 		t.Run(c.name, func(t *testing.T) {
+			host := host
 			if c.arm {
-				t.Skip("needs qemu-system-aarch64; the e2e tests of that architecture start it")
+				host = realHostOf(t, "qemu-system-aarch64")
 			}
 			in := realInput(t, c, host)
 			in.Paused = true
