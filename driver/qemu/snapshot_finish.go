@@ -75,7 +75,7 @@ func (s *snapshots) settle(ctx context.Context, vm *manifest.VirtualMachine, at 
 	switch {
 	case record != nil:
 		// It was completed before; only the draft may have been left.
-		return errors.Join(found.verify(*record), s.dropDraft(name, req.Tag))
+		return errors.Join(failed, found.verify(*record), s.dropDraft(name, req.Tag))
 	case draft == nil:
 		// Nothing was begun by maqet: the disks alone say what there is.
 		foreign := driver.SnapshotRecord{Tag: req.Tag, Method: req.Method, Disks: disks}

@@ -54,11 +54,8 @@ func (s *snapshots) restore(ctx context.Context, vm *manifest.VirtualMachine, ob
 	if err != nil {
 		return RestoreReport{}, snapshotError(name, op, err)
 	}
-	whole := driver.SnapshotRecord{Tag: tag, Disks: disks}
-	if record != nil {
-		whole = *record
-	}
-	if err := found.verify(whole); err != nil {
+	// Whether the memory is there as well is no matter here: it is not restored.
+	if err := found.verify(driver.SnapshotRecord{Tag: tag, Disks: disks}); err != nil {
 		return RestoreReport{}, snapshotError(name, op, err)
 	}
 	if err := s.images.RevertSnapshot(ctx, paths, tag); err != nil {
