@@ -34,7 +34,7 @@
 // # Where devices sit
 //
 // On boards with PCI Express every PCI device of the manifest has its own root
-// port, "port.N", and sits at address 0 behind it. Every port from the first to
+// port, "maqet.port.N", and sits at address 0 behind it. Every port from the first to
 // the highest that was ever given out is there at each start, so removing one
 // device moves no other. machine.hotplugPorts adds free ports behind those. On
 // the pc board devices sit on pci.0 at a recorded device number. SATA drives sit
@@ -46,7 +46,7 @@
 // # Names
 //
 // Everything maqet adds carries a dot, which a name in a manifest cannot, so the
-// two never clash: "port.3", "maqet.qmp", "root.file", "lan.net". A disk's format
+// two never clash: "maqet.port.3", "maqet.qmp", "root.file", "lan.net". A disk's format
 // node and its drive are called like the disk, a network card like the nic.
 //
 // # Caveats

@@ -224,6 +224,10 @@ func deviceCases() []argvCase {
 				{Name: "keys", Driver: "usb-kbd", Properties: props("bus", "usb.0")},
 				{Name: "bridge", Driver: "pcie-root-port", Properties: props("chassis", 200)},
 				{Name: "behind", Driver: "virtio-rng-pci", Properties: props("bus", "bridge")},
+				// QEMU names the bus of this one port.0.
+				{Name: "port", Driver: "virtio-serial-pci"},
+				{Name: "line", Driver: "virtserialport", Properties: props("bus", "port.0")},
+				{Name: "rng", Driver: "virtio-rng-pci"},
 			}}
 		}},
 		{name: "cdroms", spec: func(dir string) manifest.VirtualMachineSpec {
