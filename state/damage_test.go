@@ -2,6 +2,7 @@ package state_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -147,7 +148,7 @@ func TestExamine_everyFlip_isHarmlessOrNoticed(t *testing.T) {
 	if err != nil || len(whole.Damage) > 0 {
 		t.Fatalf("the sample is damaged: %v %v", err, whole.Damage)
 	}
-	stride := 13
+	stride := 37
 	if os.Getenv("MAQET_SOAK") != "" {
 		stride = 1
 	}
@@ -186,6 +187,41 @@ func wantPart(t *testing.T, at int, got, whole state.Examined) {
 	}
 	if len(got.Records) < len(whole.Records) && len(got.Damage) == 0 {
 		t.Fatalf("byte %d: %d records are gone and no word", at, len(whole.Records)-len(got.Records))
+	}
+}
+
+func TestExamine_recordOlderThanItShouldBe_isNoticed(t *testing.T) {
+	data := sample(t)
+	if !state.Backdate(data, "vm-07", `"restarts":2`, `"restarts":1`) {
+		t.Fatal("the sample's vm-07 cannot be changed")
+	}
+	got, err := state.Examine(data)
+	if err != nil || len(got.Damage) != 1 || !strings.Contains(got.Damage[0].Error(), "older") {
+		t.Errorf("damage %v (%v), want one about an older record", got.Damage, err)
+	}
+}
+
+// TestExamine_branchOfItself_ends: followed blindly, such a page has more ways
+// down than can ever be walked.
+func TestExamine_branchOfItself_ends(t *testing.T) {
+	data := sample(t)
+	branches := 0
+	for page := 2; page < len(data)/pageSize; page++ {
+		raw := data[page*pageSize : (page+1)*pageSize]
+		if id, flags := binary.NativeEndian.Uint64(raw), binary.NativeEndian.Uint16(raw[8:]); id != uint64(page) || flags != 1 {
+			continue
+		}
+		branches++
+		for i := range int(binary.NativeEndian.Uint16(raw[10:])) {
+			binary.NativeEndian.PutUint64(raw[16+16*i+8:], uint64(page))
+		}
+	}
+	if branches == 0 {
+		t.Fatal("the sample has no branch")
+	}
+	got, err := state.Examine(data)
+	if err != nil || len(got.Damage) == 0 {
+		t.Errorf("damage %v (%v), want some", got.Damage, err)
 	}
 }
 

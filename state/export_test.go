@@ -1,6 +1,9 @@
 package state
 
-import "encoding/binary"
+import (
+	"bytes"
+	"encoding/binary"
+)
 
 // Examined is what examining a database file in memory finds.
 type Examined struct {
@@ -61,6 +64,34 @@ func Future(path, name string, version uint16, payload string) error {
 	}
 	defer b.close() //nolint:errcheck // the write's error is what counts.
 	return b.write(changes)
+}
+
+// Users is how many updates share the current opening.
+func (s *Store) Users() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.session == nil {
+		return 0
+	}
+	return s.session.users
+}
+
+// Backdate replaces words in a machine's record by others of the same length,
+// and seals it soundly: as a page does that was never written to the disk.
+func Backdate(data []byte, name, now, before string) bool {
+	w, err := walk(data)
+	if err != nil {
+		return false
+	}
+	at := place{bucketMachines, name}
+	envelope := w.records[at]
+	from := bytes.Index(envelope, []byte(now))
+	if from < 0 || len(now) != len(before) {
+		return false
+	}
+	copy(envelope[from:], before)
+	binary.BigEndian.PutUint32(envelope, checksum(at, envelope[envelopeSum:]))
+	return true
 }
 
 // Corrupt changes one byte within the payload of a machine's record, wherever

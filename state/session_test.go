@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	bbolterrors "go.etcd.io/bbolt/errors"
 
+	"github.com/maqet/maqet/internal/filelock"
 	"github.com/maqet/maqet/internal/timing"
 	"github.com/maqet/maqet/state"
 )
@@ -98,6 +100,21 @@ func TestUpdate_otherLockFile_noChangeIsLost(t *testing.T) {
 	go func() {
 		done <- f.Update(t.Context(), func(tx *state.Tx) error { return addTo(tx, "shared") })
 	}()
+	// With its lock taken, it reads the database and then waits for bbolt's lock.
+	locks := filelock.New()
+	for deadline := time.Now().Add(patience); ; {
+		l, err := locks.TryLock(f.lock)
+		if errors.Is(err, filelock.ErrHeld) {
+			break
+		}
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("the lock is not taken: %v", err)
+		}
+		if err := l.Unlock(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-time.After(20 * time.Millisecond)
 	release()
 	if err := <-done; err != nil {
 		t.Fatal(err)
@@ -138,6 +155,46 @@ func TestClose_updateRuns_waitsForIt(t *testing.T) {
 	}
 	if all, _ := machines(t, f.another(t)); len(all) != 1 {
 		t.Errorf("%d machines after Close, want 1", len(all))
+	}
+}
+
+// TestUpdate_commitFails_nextInLineStartsOver: what the failed commit wanted
+// must not be seen by the update that shared its opening.
+func TestUpdate_commitFails_nextInLineStartsOver(t *testing.T) {
+	dir := smallDisk(t)
+	f := fixtureIn(t, dir)
+	f.put(t, "first")
+	var second chan error
+	// An opening is shared only while it is young, so this may take some attempts.
+	for shared := false; !shared; {
+		second = make(chan error, 1)
+		err := f.Update(t.Context(), func(tx *state.Tx) error {
+			go func() { second <- f.Update(t.Context(), putMachine("second")) }()
+			for begin := time.Now(); f.Users() < 2 && time.Since(begin) < 100*time.Millisecond; {
+				runtime.Gosched()
+			}
+			if shared = f.Users() == 2; !shared {
+				return nil
+			}
+			big := machine("big")
+			big.Source = strings.Repeat("x", 1<<20)
+			return errors.Join(tx.PutMachine(big), tx.DeleteMachine("first"))
+		})
+		if !shared {
+			if err := errors.Join(err, <-second); err != nil {
+				t.Fatal(err)
+			}
+			mustUpdate(t, f.Store, func(tx *state.Tx) error { return tx.DeleteMachine("second") })
+			continue
+		}
+		wantError(t, err, syscall.ENOSPC, "free some space")
+	}
+	if err := <-second; err != nil {
+		t.Fatal(err)
+	}
+	all, warnings := machines(t, f.Store)
+	if diff := cmp.Diff([]string{"first", "second"}, names(all)); diff != "" || len(warnings) > 0 {
+		t.Errorf("machines (-want +got), warnings %v:\n%s", warnings, diff)
 	}
 }
 

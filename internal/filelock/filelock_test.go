@@ -253,7 +253,7 @@ func TestLock_fileRemovedMeanwhile_locksTheNewOne(t *testing.T) {
 		}
 		done <- err
 	}()
-	awaitWaiters(t, waiting, path, 1)
+	awaitBlocked(t, path)
 	if err := os.RemoveAll(filepath.Dir(path)); err != nil {
 		t.Fatal(err)
 	}

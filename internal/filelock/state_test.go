@@ -1,7 +1,11 @@
 package filelock_test
 
 import (
+	"fmt"
+	"os"
+	"regexp"
 	"runtime"
+	"syscall"
 	"testing"
 	"time"
 
@@ -39,6 +43,32 @@ func awaitWaiters(t *testing.T, m *filelock.Manager, path string, want int) {
 	for deadline := time.Now().Add(patience); m.Waiters(path) != want; runtime.Gosched() {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d wait, want %d", m.Waiters(path), want)
+		}
+	}
+}
+
+// awaitBlocked waits until somebody is blocked in the kernel on the lock file.
+func awaitBlocked(t *testing.T, path string) {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		t.Fatal("no inode number")
+	}
+	blocked := regexp.MustCompile(fmt.Sprintf(`(?m)-> FLOCK .*:%d 0 EOF$`, stat.Ino))
+	for deadline := time.Now().Add(patience); ; runtime.Gosched() {
+		locks, err := os.ReadFile("/proc/locks")
+		if err != nil {
+			t.Skipf("the kernel does not show its locks: %v", err)
+		}
+		if blocked.Match(locks) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("nobody is blocked on inode %d:\n%s", stat.Ino, locks)
 		}
 	}
 }
