@@ -57,7 +57,7 @@ func (i *Images) Create(ctx context.Context, path string, size manifest.Quantity
 		}
 	}
 	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeFolder(dir); err != nil {
 		return fail(path, op, err)
 	}
 	lock, err := i.lockFolder(ctx, dir)
@@ -66,6 +66,17 @@ func (i *Images) Create(ctx context.Context, path string, size manifest.Quantity
 	}
 	defer func() { _ = lock.Unlock() }()
 	return wrap(path, op, i.createLocked(ctx, path, size.Bytes()))
+}
+
+// makeFolder makes a machine's folder durably, unless it is there.
+func makeFolder(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return durable.SyncDir(filepath.Dir(dir))
 }
 
 // lockFolder waits for the right to create images in dir.

@@ -20,7 +20,7 @@
 //     path is made absolute, and the image's format and protocol are named where
 //     qemu-img lets them be named.
 //   - Every qemu-img has a deadline (timing name "image"), runs in its own
-//     process group, and is killed when the context ends.
+//     process group, and is killed when the context or this process ends.
 //
 // # Caveats
 //
@@ -31,8 +31,8 @@
 // Deleting a snapshot from several disks stops at the first failure; what was
 // deleted is gone, and asking again goes on with the rest.
 //
-// While a revert runs, each disk carries a second snapshot with the tag
-// "maqet.undo", from which a failure is undone. A run that is killed leaves it
-// behind, with the disks' former content; the next revert keeps that content
-// until it has succeeded.
+// While a revert runs, each disk carries a second snapshot whose tag begins with
+// "maqet.undo.", from which a failure is undone. A run that is killed leaves it
+// behind, with the content the disk had before. Nothing uses it by itself: the next
+// revert of these disks that succeeds deletes it, and until then a person can.
 package disk

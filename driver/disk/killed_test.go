@@ -6,9 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -54,7 +52,11 @@ func TestCreate_killedInTheMiddle_leavesNoHalfDiskAndIsDoneAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = maqet.Wait() // it was killed
-	t.Cleanup(func() { killPid(t, reached) })
+	pid, err := os.ReadFile(reached)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "qemu-img is dead too", func() bool { return dead(strings.TrimSpace(string(pid))) })
 
 	if _, err := os.Lstat(path); !os.IsNotExist(err) {
 		t.Fatalf("a half-made disk is at its place: %v", err)
@@ -70,23 +72,5 @@ func TestCreate_killedInTheMiddle_leavesNoHalfDiskAndIsDoneAgain(t *testing.T) {
 	}
 	if info, err := newImages(t).InfoAs(t.Context(), path, "qcow2"); err != nil || info.VirtualSize != 8<<20 {
 		t.Errorf("the disk is %+v, %v", info, err)
-	}
-}
-
-// killPid ends the process whose pid is in the file.
-func killPid(t *testing.T, file string) {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Error(err)
 	}
 }

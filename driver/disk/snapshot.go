@@ -10,10 +10,6 @@ import (
 	"time"
 )
 
-// undoTag is the snapshot that a revert can be undone from. No machine's snapshot
-// can have this name, since a name has no dot.
-const undoTag = "maqet.undo"
-
 // rollbackTime is how long undoing may take beyond a context that has ended.
 const rollbackTime = 5 * time.Minute
 
@@ -44,6 +40,9 @@ func CheckTag(tag string) error {
 // image may be open elsewhere, and none may have the tag already.
 func (i *Images) CreateSnapshot(ctx context.Context, paths map[string]string, tag string) error {
 	const op = "snapshot"
+	if err := CheckTag(tag); err != nil {
+		return &Error{Path: strings.Join(disks(paths).names(), ", "), Op: op, Err: err}
+	}
 	infos, err := i.preflight(ctx, op, paths, tag)
 	if err != nil {
 		return err
@@ -90,40 +89,6 @@ func (i *Images) DeleteSnapshot(ctx context.Context, paths map[string]string, ta
 	return nil
 }
 
-// RevertSnapshot gives every image the content it had when the snapshot was
-// taken. What was written since is lost. Before anything changes it looks whether
-// each image has the tag, is free, and has no dirty bitmap; when one fails all the
-// same, those already reverted get their content back.
-func (i *Images) RevertSnapshot(ctx context.Context, paths map[string]string, tag string) error {
-	const op = "revert"
-	infos, err := i.preflight(ctx, op, paths, tag)
-	if err != nil {
-		return err
-	}
-	all := make([]string, 0, len(infos))
-	for _, name := range disks(paths).names() {
-		if err := revertible(infos[name], tag); err != nil {
-			return &Error{Path: infos[name].Path, Op: op, Err: fmt.Errorf("disk %s: %w", name, err), Hint: revertHint(err)}
-		}
-		all = append(all, infos[name].Path)
-	}
-	for _, name := range disks(paths).names() {
-		if infos[name].Has(undoTag) {
-			continue // a revert was killed here: this is the content it began with
-		}
-		if err := i.snapshot(ctx, "-c", undoTag, infos[name].Path); err != nil {
-			return i.rollback(ctx, fail(infos[name].Path, op, err), all, i.dropUndo)
-		}
-	}
-	for _, name := range disks(paths).names() {
-		if err := i.snapshot(ctx, "-a", tag, infos[name].Path); err != nil {
-			err = fail(infos[name].Path, op, fmt.Errorf("disk %s: %w", name, err))
-			return i.rollback(ctx, err, all, i.undo)
-		}
-	}
-	return i.rollback(ctx, nil, all, i.dropUndo)
-}
-
 // preflight looks at every image: it must be a qcow2 that nobody has open.
 func (i *Images) preflight(ctx context.Context, op string, paths map[string]string, tag string) (map[string]Info, error) {
 	if len(paths) == 0 {
@@ -135,9 +100,6 @@ func (i *Images) preflight(ctx context.Context, op string, paths map[string]stri
 		if err != nil {
 			return nil, err
 		}
-		if err := CheckTag(tag); err != nil {
-			return nil, &Error{Path: path, Op: op, Err: err}
-		}
 		info, err := i.info(ctx, path, "qcow2")
 		if err != nil {
 			return nil, fmt.Errorf("%s %s: disk %s: %w", op, tag, name, err)
@@ -145,33 +107,6 @@ func (i *Images) preflight(ctx context.Context, op string, paths map[string]stri
 		infos[name] = info
 	}
 	return infos, nil
-}
-
-// revertible says why an image cannot be reverted to tag; nil when it can.
-func revertible(info Info, tag string) error {
-	if !info.Has(tag) {
-		return fmt.Errorf("%w: %s", ErrNoSnapshot, tag)
-	}
-	if len(info.Bitmaps) > 0 {
-		return fmt.Errorf("%w: %s", ErrBitmaps, strings.Join(info.Bitmaps, ", "))
-	}
-	for n, id := range info.ids {
-		if id == tag && info.Snapshots[n].Tag != tag {
-			return fmt.Errorf("%q is also the number of the snapshot %q, and qemu-img would revert to that", tag, info.Snapshots[n].Tag)
-		}
-	}
-	return nil
-}
-
-func revertHint(err error) string {
-	switch {
-	case errors.Is(err, ErrNoSnapshot):
-		return "list what there is with: maqet snapshot list"
-	case errors.Is(err, ErrBitmaps):
-		return "remove them with: qemu-img bitmap --remove FILE NAME"
-	default:
-		return ""
-	}
 }
 
 // deleteTag deletes a tag from one image, if it is there.
@@ -190,18 +125,6 @@ func (i *Images) deleteTag(ctx context.Context, path, tag string) error {
 		}
 	}
 	return nil
-}
-
-func (i *Images) dropUndo(ctx context.Context, path string) error {
-	return i.deleteTag(ctx, path, undoTag)
-}
-
-// undo gives an image the content back that it had before a revert.
-func (i *Images) undo(ctx context.Context, path string) error {
-	if err := i.snapshot(ctx, "-a", undoTag, path); err != nil {
-		return err
-	}
-	return i.dropUndo(ctx, path)
 }
 
 // rollback does back for every path, also when ctx has ended, and returns cause

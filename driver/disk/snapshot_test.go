@@ -245,7 +245,7 @@ func TestRevertSnapshot_oneDiskFails_givesEveryDiskItsContentBack(t *testing.T) 
 	}
 }
 
-func TestRevertSnapshot_afterOneThatWasKilled_keepsTheFirstContentUntilItSucceeds(t *testing.T) {
+func TestRevertSnapshot_afterOneThatWasKilled_losesNothingUntilItSucceeds(t *testing.T) {
 	images := newImages(t)
 	paths := newDisks(t, images, "a", "b")
 	for _, path := range paths {
@@ -254,25 +254,28 @@ func TestRevertSnapshot_afterOneThatWasKilled_keepsTheFirstContentUntilItSucceed
 	if err := images.CreateSnapshot(t.Context(), paths, "old"); err != nil {
 		t.Fatal(err)
 	}
+	// What a revert leaves that was killed when the first of two disks was done.
+	const left = undoPrefix + "KILLED"
 	for _, path := range paths {
 		put(t, path, '2')
-	}
-	// What a revert leaves that was killed when the first of two disks was done.
-	for _, path := range paths {
-		if err := images.snapshot(t.Context(), "-c", undoTag, path); err != nil {
+		if err := images.snapshot(t.Context(), "-c", left, path); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := images.snapshot(t.Context(), "-a", "old", paths["a"]); err != nil {
 		t.Fatal(err)
 	}
+	put(t, paths["b"], '3')
 	broken := fakeTool(t, `case "$1 $*" in "snapshot "*"-a old "*"/b.qcow2") echo "qemu-img: b is broken" >&2; exit 1;; esac; real "$@"`)
 	if err := broken.RevertSnapshot(t.Context(), paths, "old"); err == nil {
 		t.Fatal("the broken disk went unnoticed")
 	}
+	if !holds(t, paths["a"], '1') || !holds(t, paths["b"], '3') {
+		t.Error("a disk does not hold what it held before the second revert")
+	}
 	for name, path := range paths {
-		if !holds(t, path, '2') {
-			t.Errorf("%s lost the content it had before the first revert", name)
+		if got := tags(t, images, path); !cmp.Equal(got, []string{"old", left}) {
+			t.Errorf("%s has the snapshots %q", name, got)
 		}
 	}
 	if err := images.RevertSnapshot(t.Context(), paths, "old"); err != nil {
