@@ -225,6 +225,30 @@ func TestExamine_branchOfItself_ends(t *testing.T) {
 	}
 }
 
+func TestExamine_overlappingElements_areNoticed(t *testing.T) {
+	data := sample(t)
+	leaves := 0
+	for page := 2; page < len(data)/pageSize; page++ {
+		raw := data[page*pageSize : (page+1)*pageSize]
+		if id, flags := binary.NativeEndian.Uint64(raw), binary.NativeEndian.Uint16(raw[8:]); id != uint64(page) || flags != 2 {
+			continue
+		}
+		for i := range int(binary.NativeEndian.Uint16(raw[10:])) {
+			leaves++
+			header := raw[16+16*i:]
+			pos, ksize := binary.NativeEndian.Uint32(header[4:]), binary.NativeEndian.Uint32(header[8:])
+			binary.NativeEndian.PutUint32(header[12:], uint32(len(header))-pos-ksize) // to the end of the page
+		}
+	}
+	if leaves == 0 {
+		t.Fatal("the sample has no leaf")
+	}
+	got, err := state.Examine(data)
+	if err != nil || len(got.Damage) == 0 || !strings.Contains(errors.Join(got.Damage...).Error(), "larger than the page") {
+		t.Errorf("damage %v (%v), want some about elements that are too large", got.Damage, err)
+	}
+}
+
 func TestStore_oneDamagedRecord_othersAreFine(t *testing.T) {
 	f := newFixture(t)
 	data := sample(t)

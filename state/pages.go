@@ -205,8 +205,15 @@ func parse(raw []byte, flags uint16, within bounds) ([]element, error) {
 	var faults []error
 	var last []byte
 	elements := make([]element, 0, count)
+	room := len(raw) - pageHeader - count*elementHeader
 	for i := range count {
 		e, ok := parseElement(raw[pageHeader+i*elementHeader:], flags)
+		// Elements lie side by side. Those that overlap could together be far
+		// larger than the file.
+		if room -= len(e.key) + len(e.value); room < 0 {
+			faults = append(faults, fmt.Errorf("the elements from %d on are larger than the page", i))
+			break
+		}
 		switch {
 		case !ok:
 			faults = append(faults, fmt.Errorf("element %d lies outside of the page", i))
