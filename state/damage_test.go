@@ -237,7 +237,7 @@ func TestExamine_overlappingElements_areNoticed(t *testing.T) {
 			leaves++
 			header := raw[16+16*i:]
 			pos, ksize := binary.NativeEndian.Uint32(header[4:]), binary.NativeEndian.Uint32(header[8:])
-			binary.NativeEndian.PutUint32(header[12:], uint32(len(header))-pos-ksize) // to the end of the page
+			binary.NativeEndian.PutUint32(header[12:], uint32(len(header))-pos-ksize) //nolint:gosec // to the end of the page.
 		}
 	}
 	if leaves == 0 {
