@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -75,6 +76,7 @@ func (e *Engine) applyOne(ctx context.Context, want Desired, opt ApplyOptions) R
 	r.converge(ctx)
 	if opt.Wait && r.result.Err == nil && !r.result.Gone {
 		e.ready(ctx, r)
+		r.result.Err = cmp.Or(r.result.Err, r.remember(context.WithoutCancel(ctx), *r.known))
 	}
 	return r.result
 }

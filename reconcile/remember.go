@@ -20,6 +20,9 @@ func (r *run) remember(ctx context.Context, want Desired) error {
 	if !counted && sameConditions(before.Conditions, conditions) {
 		return nil
 	}
+	want = copyDesired(want)
+	want.Machine.Conditions = conditions
+	r.known = &want
 	return r.update(ctx, func(m *state.Machine) {
 		m.Conditions = conditions
 		if counted {

@@ -1,0 +1,424 @@
+package reconcile
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/manifest"
+	"github.com/maqet/maqet/state"
+)
+
+// The size of the random walks: checks walks of walkSteps steps each, so 100,000
+// steps by default and 2,000,000 with MAQET_SOAK=1.
+const (
+	walkSteps  = 100
+	checks     = 1000
+	soakChecks = 20000
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	n := checks
+	if os.Getenv("MAQET_SOAK") == "1" {
+		n = soakChecks
+	}
+	if err := flag.Set("rapid.checks", fmt.Sprint(n)); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
+// walker is a machine to which anything may happen.
+type walker struct {
+	*scene
+	t *rapid.T
+	// hidden is what QEMU would say while it does not answer.
+	hidden *driver.Guest
+	// deaf is a guest that hears no power button, stuck a QEMU that does not end.
+	deaf, stuck bool
+	snaps       int
+	// deleted and dataWord remember what a person said.
+	dataWord bool
+}
+
+func (w *walker) coin(label string) bool { return rapid.Bool().Draw(w.t, label) }
+
+// TestLaws_randomWalk_holdAtEachStep does to a machine whatever files, people,
+// guests, QEMU and dying controllers may do, and holds each plan to the laws.
+func TestLaws_randomWalk_holdAtEachStep(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := &walker{scene: newScene(), t: t}
+		events := w.events()
+		names := make([]string, 0, len(events))
+		for name := range events {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		for range walkSteps {
+			if w.want.Machine == nil {
+				return
+			}
+			name := rapid.SampledFrom(names).Draw(t, "event")
+			events[name]()
+		}
+		if w.want.Machine != nil {
+			w.settles()
+		}
+	})
+}
+
+// pass plans, checks the laws, and executes some or all of the steps: the
+// controller may die between any two, and a step may fail.
+func (w *walker) pass() {
+	p := w.plan()
+	w.laws(p)
+	upTo := len(p.Steps)
+	if w.coin("controller dies") {
+		upTo = rapid.IntRange(0, len(p.Steps)).Draw(w.t, "steps done")
+	}
+	p.Steps = p.Steps[:upTo]
+	w.scene.pass(p)
+	w.opt = w.opt.after(p)
+	if len(p.Steps) == 0 && p.Wait != nil {
+		w.wait(*p.Wait)
+	}
+}
+
+// wait lets what is waited for happen, or the deadline pass.
+func (w *walker) wait(wait Wait) {
+	in := w.obs.Intent
+	byGuest := in != nil && in.Stage == driver.StagePowerdown
+	happens := w.coin("happens") && !(w.stuck && wait.Exit && !wait.Job && !wait.Ready) && !(w.deaf && byGuest)
+	if happens && w.obs.Presence == driver.Alive {
+		w.elapse(wait)
+		return
+	}
+	if !wait.Until.IsZero() && wait.Until.After(w.now) {
+		w.now = wait.Until
+	}
+}
+
+// laws are what holds for each plan, whatever has happened.
+func (w *walker) laws(p Plan) {
+	rec, obs := w.want.Machine, &w.obs
+	kinds := map[StepKind]int{}
+	for _, s := range p.Steps {
+		kinds[s.Kind]++
+		w.stepLaws(s)
+	}
+	unsure := obs.Presence == driver.Unknown || obs.Presence == driver.Unresponsive
+	for _, k := range []StepKind{StepStart, StepPowerdown, StepQuit, StepForget, StepDeleteSnapshot, StepTakeSnapshot, StepCreateDisk, StepPause, StepResume} {
+		if unsure && kinds[k] > 0 {
+			w.t.Fatalf("%s of a machine that is %s", k, obs.Presence)
+		}
+	}
+	if unsure && kinds[StepKill] > 0 && (!w.opt.Force || obs.Presence == driver.Unknown) {
+		w.t.Fatalf("kill of a machine that is %s, force is %v", obs.Presence, w.opt.Force)
+	}
+	if snaps := kinds[StepTakeSnapshot] + kinds[StepFinishSnapshot] + kinds[StepDeleteSnapshot] + kinds[StepForgetSnapshot]; snaps > 1 {
+		w.t.Fatalf("%d snapshot steps in one pass", snaps)
+	}
+	if h := activeHold(rec, w.now); h != nil && h.PowerState == "" && len(p.Steps) > 0 {
+		w.t.Fatalf("steps on a machine that is held untouched: %v", p.Steps)
+	}
+	if kinds[StepStart] > 0 && (obs.Presence != driver.Absent || rec.Deleting != nil || EffectivePower(rec, w.now) == manifest.PowerStopped) {
+		w.t.Fatalf("start of a machine that is %s and wanted %s", obs.Presence, EffectivePower(rec, w.now))
+	}
+	if kinds[StepStart] > 0 && isCompleted(rec, obs) && !w.opt.Start && !w.opt.Restart {
+		w.t.Fatalf("start of a machine that is Completed")
+	}
+	if kinds[StepForget] > 0 && (obs.Presence != driver.Absent || rec.Deleting == nil) {
+		w.t.Fatalf("forget of a machine that is %s", obs.Presence)
+	}
+}
+
+// stepLaws are what holds for each step.
+func (w *walker) stepLaws(s Step) {
+	rec, in := w.want.Machine, w.obs.Intent
+	if s.DeleteDisks && !rec.Deleting.DeleteDisks && (rec.Object.Spec.OnDelete == nil || rec.Object.Spec.OnDelete.Disks != manifest.DisksDelete) {
+		w.t.Fatalf("disks are deleted without a word")
+	}
+	if s.Kind == StepDeleteSnapshot {
+		snap := w.want.snapshot(s.Snapshot)
+		if snap == nil || snap.Deleting == nil || !snap.Deleting.DeleteDisks && snap.Object.Spec.OnDelete != manifest.SnapshotDelete {
+			w.t.Fatalf("data of snapshot %s is deleted without a word", s.Snapshot)
+		}
+	}
+	if !s.Kind.stops() {
+		return
+	}
+	stopping := rec.Deleting != nil || EffectivePower(rec, w.now) == manifest.PowerStopped
+	owed := w.obs.Guest != nil && len(guestChanges(&rec.Object.Spec, &w.obs)) > 0
+	begun := in != nil && in.UID == machineUID(rec, &w.obs) && in.Kind == driver.IntentRestart
+	if !stopping && !w.opt.Restart && !begun && !(w.opt.AllowRestart && owed) {
+		w.t.Fatalf("%s without permission: wanted %s, intent %+v", s.Kind, EffectivePower(rec, w.now), in)
+	}
+	if in == nil || in.Stage == "" || w.opt.Force {
+		return
+	}
+	if s.Intent.Stage == in.Stage {
+		w.t.Fatalf("stage %s begun anew: its deadline did not survive", in.Stage)
+	}
+	if w.now.Before(in.Deadline) && w.obs.Guest.RunState == runRunning {
+		w.t.Fatalf("%s at %s, before the deadline of %s at %s", s.Kind, w.now, in.Stage, in.Deadline)
+	}
+}
+
+// settles ends all faults and holds the machine to reaching a plan without
+// steps within a few passes, and to staying there.
+func (w *walker) settles() {
+	w.answer()
+	w.deaf, w.stuck = false, false
+	if g := w.obs.Guest; g != nil && g.RunState == runIOError {
+		g.RunState = runRunning
+	}
+	for range maxForecast {
+		p := w.plan()
+		w.laws(p)
+		if p.Settled() {
+			w.settled(p)
+			return
+		}
+		w.scene.pass(p)
+		w.opt = w.opt.after(p)
+		if w.want.Machine == nil {
+			return
+		}
+		if len(p.Steps) == 0 {
+			w.elapse(*p.Wait)
+		}
+	}
+	w.t.Fatalf("not settled after %d passes: %s", maxForecast, summary(w.plan()))
+}
+
+// settled checks that nothing is missing and that planning again plans nothing.
+func (w *walker) settled(p Plan) {
+	if again := w.plan(); summary(again) != summary(p) {
+		w.t.Fatalf("planned again: %s, before: %s", summary(again), summary(p))
+	}
+	rec := w.want.Machine
+	if h := activeHold(rec, w.now); h != nil && h.PowerState == "" {
+		return
+	}
+	for _, problem := range p.Problems {
+		if !problem.Owed() && problem.Reason != ReasonSnapshotFailed {
+			return
+		}
+	}
+	if rec.Deleting != nil {
+		w.t.Fatalf("settled with a delete that is not over")
+	}
+	power := EffectivePower(rec, w.now)
+	runs := w.obs.Presence == driver.Alive
+	if runs != (power != manifest.PowerStopped) && !isCompleted(rec, &w.obs) {
+		w.t.Fatalf("settled, %s is wanted, presence is %s", power, w.obs.Presence)
+	}
+	if w.opt.AllowRestart && runs {
+		if owed := guestChanges(&rec.Object.Spec, &w.obs); len(owed) > 0 {
+			w.t.Fatalf("settled with restarts allowed, and owed is %v", owed)
+		}
+	}
+}
+
+// answer lets QEMU answer again.
+func (w *walker) answer() {
+	if w.obs.Presence == driver.Unknown || w.obs.Presence == driver.Unresponsive {
+		w.obs.Presence, w.obs.Guest, w.obs.Reason = driver.Alive, w.hidden, ""
+		if w.hidden == nil {
+			w.obs.Presence = driver.Absent
+		}
+	}
+}
+
+// silence hides what QEMU says.
+func (w *walker) silence(p driver.Presence, reason string) {
+	if w.obs.Presence == driver.Alive || w.obs.Presence == driver.Absent {
+		w.hidden = w.obs.Guest
+		w.obs.Guest, w.obs.Presence, w.obs.Reason = nil, p, reason
+	}
+}
+
+// ends ends a process that is there and answers.
+func (w *walker) ends(cause driver.EndCause) {
+	if w.obs.Presence == driver.Alive {
+		w.end(cause)
+	}
+}
+
+func (w *walker) change(f func(*manifest.VirtualMachineSpec)) {
+	if w.want.Machine.Deleting == nil {
+		w.edit(f)
+	}
+}
+
+// events are what may happen, by name. Passing comes up most often, since a
+// machine to which only accidents happen shows nothing.
+func (w *walker) events() map[string]func() {
+	all := map[string]func(){
+		"crash":        func() { w.ends(driver.EndCrash) },
+		"power off":    func() { w.ends(driver.EndGuest) },
+		"signal":       func() { w.ends(driver.EndSignal) },
+		"unresponsive": func() { w.goSilent() },
+		"unknown":      func() { w.silence(driver.Unknown, driver.ReasonLookFailed) },
+		"answers":      w.answer,
+		"host restart": w.hostRestart,
+		"deaf":         func() { w.deaf = !w.deaf },
+		"stuck":        func() { w.stuck = !w.stuck },
+		"run state":    w.runStates,
+		"drift":        func() { w.drift() },
+		"time":         func() { w.now = w.now.Add(time.Duration(rapid.IntRange(1, 200).Draw(w.t, "seconds")) * time.Second) },
+		"hold":         w.hold,
+		"release":      func() { w.want.Machine.Hold = nil },
+		"power state": func() {
+			p := rapid.SampledFrom([]manifest.PowerState{manifest.PowerRunning, manifest.PowerPaused, manifest.PowerStopped}).Draw(w.t, "power")
+			w.change(power(p))
+		},
+		"memory":        func() { w.change(func(s *manifest.VirtualMachineSpec) { s.Memory.Size += 1 << 20 }) },
+		"probe":         func() { w.change(probed) },
+		"delete disks":  func() { w.change(func(s *manifest.VirtualMachineSpec) { s.OnDelete.Disks = manifest.DisksDelete }) },
+		"add disk":      w.addDisk,
+		"remove disk":   func() { w.change(func(s *manifest.VirtualMachineSpec) { s.Disks = s.Disks[:1] }) },
+		"allow restart": func() { w.opt.AllowRestart = !w.opt.AllowRestart },
+		"restart":       func() { w.opt.Restart = true },
+		"start":         func() { w.opt.Start = true },
+		"force":         func() { w.opt.Force = !w.opt.Force },
+		"delete":        w.delete,
+		"snapshot":      w.addSnapshotObject,
+		"snapshot gone": func() { clear(w.obs.Snapshots) },
+		"forget snapshot": func() {
+			if n := len(w.want.Snapshots); n > 0 {
+				w.want.Snapshots[n-1].Deleting = &state.Deletion{Who: "x", DeleteDisks: w.coin("with data")}
+			}
+		},
+	}
+	for i := range len(all) {
+		all[fmt.Sprintf("pass %02d", i)] = w.pass
+	}
+	return all
+}
+
+func (w *walker) goSilent() {
+	if w.obs.Presence == driver.Alive {
+		reason := rapid.SampledFrom([]string{driver.ReasonNoAnswer, driver.ReasonSocketsLost, driver.ReasonSocketBusy}).Draw(w.t, "reason")
+		w.silence(driver.Unresponsive, reason)
+	}
+}
+
+// hostRestart ends everything, and takes what dies with the boot along or not.
+func (w *walker) hostRestart() {
+	w.answer()
+	w.ends(driver.EndHostReboot)
+	if w.coin("without a trace") {
+		w.obs.Ended, w.obs.Launched, w.obs.Intent = nil, nil, nil
+	}
+}
+
+func (w *walker) runStates() {
+	if w.obs.Presence == driver.Alive {
+		w.obs.Guest.RunState = rapid.SampledFrom([]string{runRunning, runPaused, runIOError, runSuspended, runGuestPanicked}).Draw(w.t, "state")
+	}
+}
+
+func (w *walker) drift() {
+	if w.obs.Presence == driver.Alive {
+		w.obs.Guest.CPUs++
+	}
+}
+
+func (w *walker) hold() {
+	m := w.want.Machine
+	m.Hold = &state.Hold{
+		PowerState: rapid.SampledFrom([]manifest.PowerState{"", manifest.PowerRunning, manifest.PowerStopped, manifest.PowerPaused}).Draw(w.t, "held"),
+		Who:        "ann", Since: w.now, Generation: m.Generation,
+	}
+	if w.coin("for a while") {
+		m.Hold.Until = w.now.Add(time.Minute)
+	}
+}
+
+func (w *walker) addDisk() {
+	w.change(func(s *manifest.VirtualMachineSpec) {
+		if len(s.Disks) < 3 {
+			s.Disks = append(s.Disks, manifest.Disk{Name: fmt.Sprintf("data%d", w.want.Machine.Generation), Size: 1 << 20})
+		}
+	})
+}
+
+func (w *walker) delete() {
+	// Rare, since nothing comes after it.
+	if w.want.Machine.Deleting == nil && rapid.IntRange(0, 29).Draw(w.t, "delete") == 0 {
+		w.want.Machine.Deleting = &state.Deletion{Who: "x", DeleteDisks: w.coin("with disks")}
+	}
+}
+
+func (w *walker) addSnapshotObject() {
+	if len(w.want.Snapshots) > 2 {
+		return
+	}
+	w.snaps++
+	method := rapid.SampledFrom([]manifest.SnapshotMethod{manifest.SnapshotDisk, manifest.SnapshotFull}).Draw(w.t, "method")
+	s := newSnap(fmt.Sprintf("s%d", w.snaps), "web", method)
+	if w.coin("data goes with it") {
+		s.Object.Spec.OnDelete = manifest.SnapshotDelete
+	}
+	w.want.Snapshots = append(w.want.Snapshots, s)
+}
+
+// TestLaws_reordered_needsNoRestart shuffles what has no order.
+func TestLaws_reordered_needsNoRestart(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := newScene(rich, func(s *manifest.VirtualMachineSpec) {
+			for i := range rapid.IntRange(0, 4).Draw(t, "disks") {
+				s.Disks = append(s.Disks, manifest.Disk{Name: fmt.Sprintf("d%d", i), Size: 1 << 20})
+			}
+		}).up()
+		s.edit(func(spec *manifest.VirtualMachineSpec) {
+			spec.Disks = rapid.Permutation(spec.Disks).Draw(t, "disks")
+			spec.NICs = rapid.Permutation(spec.NICs).Draw(t, "nics")
+			for i := range spec.NICs {
+				if u := spec.NICs[i].User; u != nil {
+					u.Forward = rapid.Permutation(u.Forward).Draw(t, "forwards")
+				}
+			}
+		})
+		s.want.Machine.Object.Metadata.Labels = rapid.MapOf(rapid.StringMatching("[a-z]+"), rapid.StringMatching("[a-z]*")).Draw(t, "labels")
+		s.opt.AllowRestart = true
+		if p := s.plan(); !p.Empty() {
+			t.Fatalf("only the order and labels changed, yet: %s %v", summary(p), p.Changes)
+		}
+	})
+}
+
+// TestLaws_forecast_isBoundedAndTouchesNothing holds forecasts of machines in
+// any state to ending settled and to leaving what they were given as it was.
+func TestLaws_forecast_isBoundedAndTouchesNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := &walker{scene: newScene(), t: t}
+		events := w.events()
+		names := []string{"crash", "hold", "memory", "pass 00", "pass 01", "pass 02", "power off", "power state", "snapshot", "unresponsive"}
+		for range rapid.IntRange(0, 20).Draw(t, "events") {
+			if w.want.Machine == nil {
+				return
+			}
+			events[rapid.SampledFrom(names).Draw(t, "event")]()
+		}
+		if w.want.Machine == nil {
+			return
+		}
+		before := summary(w.plan())
+		plans := Forecast(w.want, w.obs, w.opt, w.now)
+		if last := plans[len(plans)-1]; !last.Settled() && len(plans) >= maxForecast {
+			t.Fatalf("the forecast does not end: %s", summary(last))
+		}
+		if after := summary(w.plan()); after != before {
+			t.Fatalf("forecasting changed the machine: %s, before: %s", after, before)
+		}
+	})
+}

@@ -1,0 +1,116 @@
+package reconcile
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/maqet/maqet/state"
+)
+
+// stateMachine keeps the simulated host's lines short.
+type stateMachine = state.Machine
+
+// memStore is a store in memory. Records go in and out as JSON, so nobody
+// shares them.
+type memStore struct {
+	mu       sync.Mutex
+	machines map[string][]byte
+	snaps    map[string][]byte
+	// updates counts writing transactions.
+	updates int
+	// fail makes writing fail.
+	fail error
+}
+
+func newMemStore() *memStore {
+	return &memStore{machines: map[string][]byte{}, snaps: map[string][]byte{}}
+}
+
+// memTx is one transaction: a copy that is put back when it succeeds.
+type memTx struct{ machines, snaps map[string][]byte }
+
+func (s *memStore) View(_ context.Context, do func(Tx) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return do(&memTx{maps.Clone(s.machines), maps.Clone(s.snaps)})
+}
+
+func (s *memStore) Update(_ context.Context, do func(Tx) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	tx := &memTx{maps.Clone(s.machines), maps.Clone(s.snaps)}
+	if err := do(tx); err != nil {
+		return err
+	}
+	if s.fail != nil {
+		return s.fail
+	}
+	s.updates++
+	s.machines, s.snaps = tx.machines, tx.snaps
+	return nil
+}
+
+func fromJSON[T any](text []byte) (*T, error) {
+	if text == nil {
+		return nil, nil //nolint:nilnil // Nothing is what the interface says for an unknown name.
+	}
+	out := new(T)
+	return out, json.Unmarshal(text, out)
+}
+
+func listJSON[T any](all map[string][]byte, match func(*T) bool) ([]*T, error) {
+	var out []*T
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		one, err := fromJSON[T](all[name])
+		if err != nil {
+			return nil, err
+		}
+		if match(one) {
+			out = append(out, one)
+		}
+	}
+	return out, nil
+}
+
+func (tx *memTx) Machine(name string) (*state.Machine, error) {
+	return fromJSON[state.Machine](tx.machines[name])
+}
+
+func (tx *memTx) Machines() ([]*state.Machine, error) {
+	return listJSON(tx.machines, func(*state.Machine) bool { return true })
+}
+
+func (tx *memTx) PutMachine(m *state.Machine) (err error) {
+	tx.machines[m.Object.Metadata.Name], err = json.Marshal(m)
+	return err
+}
+
+func (tx *memTx) DeleteMachine(name string) error {
+	delete(tx.machines, name)
+	return nil
+}
+
+func (tx *memTx) Snapshot(name string) (*state.Snapshot, error) {
+	return fromJSON[state.Snapshot](tx.snaps[name])
+}
+
+func (tx *memTx) Snapshots() ([]*state.Snapshot, error) {
+	return listJSON(tx.snaps, func(*state.Snapshot) bool { return true })
+}
+
+func (tx *memTx) SnapshotsOf(vm string) ([]*state.Snapshot, error) {
+	return listJSON(tx.snaps, func(s *state.Snapshot) bool { return s.Object.Spec.VirtualMachine == vm })
+}
+
+func (tx *memTx) PutSnapshot(s *state.Snapshot) (err error) {
+	tx.snaps[s.Object.Metadata.Name], err = json.Marshal(s)
+	return err
+}
+
+func (tx *memTx) DeleteSnapshot(name string) error {
+	delete(tx.snaps, name)
+	return nil
+}
