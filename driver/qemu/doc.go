@@ -25,7 +25,8 @@
 // -pidfile, two QMP monitors, -S when the machine is to start paused, -sandbox,
 // one PCIe root port for each PCI device, and MAC addresses. The machine type is
 // passed as the versioned name that was resolved once, so that a newer QEMU gives
-// the guest the same board.
+// the guest the same board. Block nodes say locking=on and auto-read-only=false, so
+// that an image which is in use or cannot be written fails the start.
 //
 // Devices, block nodes and netdevs are passed as JSON, where commas, colons and
 // equals signs in names and paths mean nothing. The options that have no JSON
@@ -34,9 +35,9 @@
 // # Where devices sit
 //
 // On boards with PCI Express every PCI device of the manifest has its own root
-// port, "maqet.port.N", and sits at address 0 behind it. Every port from the first to
-// the highest that was ever given out is there at each start, so removing one
-// device moves no other. machine.hotplugPorts adds free ports behind those. On
+// port, "maqet.port.N", and sits at address 0 behind it. Every port from the first
+// to the highest that was ever given out is there at each start, so removing one
+// device moves no other. The ports lie on pcie.0 at device numbers 4 to 0x17. machine.hotplugPorts adds free ports behind those. On
 // the pc board devices sit on pci.0 at a recorded device number. SATA drives sit
 // at a recorded port of the q35 board's own AHCI controller.
 //
@@ -46,11 +47,15 @@
 // # Names
 //
 // Everything maqet adds carries a dot, which a name in a manifest cannot, so the
-// two never clash: "maqet.port.3", "maqet.qmp", "root.file", "lan.net". A disk's format
-// node and its drive are called like the disk, a network card like the nic.
+// two never clash: "maqet.port.3", "maqet.qmp", "root.file", "lan.net". A disk's
+// format node and its drive are called like the disk, a network card like the nic.
 //
 // # Caveats
 //
 // Whether an accelerator is usable is found out by initialising it, which is not
 // the same as running a guest: a KVM that initialises may still hang a kernel.
+//
+// Properties of devices reach QEMU with the type they have in the manifest, and
+// QEMU's JSON is strict: 1024 is a number, "1024" is not, and properties that
+// take on, off or auto want text.
 package qemu

@@ -216,7 +216,7 @@ func TestProber_hangingBinary_isGivenUpAndKilled(t *testing.T) {
 	pidFile := filepath.Join(t.TempDir(), "pid")
 	path := program(t, "echo $$ > "+pidFile+"\nexec sleep 1000")
 	p := testProber(t)
-	p.times.Probe = 300 * time.Millisecond
+	p.times.Probe = 2 * time.Second // time enough for a busy machine to start the script
 	_, err := p.Host(t.Context(), path)
 	var broken *BinaryError
 	if !errors.As(err, &broken) || !strings.Contains(broken.Msg, "did not answer in time") {
