@@ -34,6 +34,24 @@ func ValidName(s string) error {
 	}
 }
 
+// ValidMachineName says why s cannot name a machine; nil when it can. The name
+// locks is taken by maqet's own folder beside the machines' in the run dir.
+func ValidMachineName(s string) error {
+	if s == "locks" {
+		return fmt.Errorf("the name %s is taken by maqet itself; choose another", quote(s))
+	}
+	return ValidName(s)
+}
+
+// ValidSnapshotName says why s cannot name a snapshot; nil when it can. Digits
+// alone would be taken by qemu-img for the number of another snapshot.
+func ValidSnapshotName(s string) error {
+	if s != "" && strings.Trim(s, "0123456789") == "" {
+		return fmt.Errorf("%s has digits only, which qemu-img takes for another snapshot's number; add a letter", quote(s))
+	}
+	return ValidName(s)
+}
+
 // ValidDeviceName says why s cannot name a disk, nic or device; nil when it can.
 func ValidDeviceName(s string) error {
 	switch {

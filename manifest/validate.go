@@ -55,8 +55,8 @@ func (v *validator) isBroken(path string) bool {
 }
 
 // metadata looks at the name, labels and annotations.
-func (v *validator) metadata(m Metadata) {
-	v.check("metadata.name", m.Name, ValidName)
+func (v *validator) metadata(m Metadata, validName func(string) error) {
+	v.check("metadata.name", m.Name, validName)
 	for key, value := range m.Labels {
 		path := joinPath([]string{"metadata", "labels", key})
 		if v.labelKey(path, key) {
@@ -87,14 +87,14 @@ const maxAnnotations = 256 << 10
 
 // snapshot looks at a Snapshot.
 func (v *validator) snapshot(s *Snapshot) {
-	v.metadata(s.Metadata)
-	v.check("spec.virtualMachine", s.Spec.VirtualMachine, ValidName)
+	v.metadata(s.Metadata, ValidSnapshotName)
+	v.check("spec.virtualMachine", s.Spec.VirtualMachine, ValidMachineName)
 }
 
 // machine looks at a VirtualMachine on a host of the given architecture.
 func (v *validator) machine(vm *VirtualMachine, arch string) {
 	s := &vm.Spec
-	v.metadata(vm.Metadata)
+	v.metadata(vm.Metadata, ValidMachineName)
 	v.emulator(s.Emulator)
 	v.board(s, arch)
 	v.cpu(s.CPU)

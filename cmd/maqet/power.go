@@ -269,7 +269,7 @@ func machineName(arg string) (string, error) {
 	if hasKind && kind != manifest.KindVirtualMachine {
 		return "", usagef("%s is no machine", arg)
 	}
-	if err := manifest.ValidName(name); err != nil {
+	if err := manifest.ValidMachineName(name); err != nil {
 		return "", usagef("%q cannot be the name of a machine: %w", arg, err)
 	}
 	return name, nil

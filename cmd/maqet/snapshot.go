@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -140,9 +141,9 @@ func restoreSnapshot(ctx context.Context, a *app, vm, tag string) error {
 		if err != nil {
 			return err
 		}
-		announce(a.env, vm, "disks set back to snapshot %s", tag)
-		if report.MemoryNotRestored {
-			announce(a.env, vm, "the snapshot's memory is not restored: the machine will start cold")
+		announce(a.env, vm, "disks %s set back to snapshot %s", strings.Join(report.Disks, ", "), tag)
+		if report.Note != "" {
+			fmt.Fprintln(a.env.out, report.Note)
 		}
 		return nil
 	})
@@ -170,7 +171,7 @@ func snapshotArgs(args []string) (vm, tag string, err error) {
 	if vm, err = machineName(args[0]); err != nil {
 		return "", "", err
 	}
-	if err := manifest.ValidName(args[1]); err != nil {
+	if err := manifest.ValidSnapshotName(args[1]); err != nil {
 		return "", "", usagef("%q cannot be the name of a snapshot: %w", args[1], err)
 	}
 	return vm, args[1], nil
