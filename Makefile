@@ -13,6 +13,7 @@ BUILDVCS := $(shell git rev-parse --git-dir >/dev/null 2>&1 && echo auto || echo
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 20s
 BENCH    ?= .
+CASES    ?= .
 TOOLS    := $(CURDIR)/build/tools
 LINT     := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
@@ -64,9 +65,12 @@ fuzz: ## Run each fuzz test for FUZZTIME (20s).
 	@hack/fuzz.sh $(FUZZTIME)
 
 .PHONY: bench
-bench: install-deps build guest ## Benchmarks on real QEMU; BENCH=regexp chooses; results in build/bench.txt.
+bench: install-deps build ## maqet against raw QEMU (CASES=regexp), then micro benchmarks (BENCH=regexp); results in build/bench.txt.
 	@mkdir -p build
-	go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m ./... | tee build/bench.txt
+	@go build -buildvcs=$(BUILDVCS) -o build/bench ./e2e/cmd/bench
+	build/bench -maqet bin/maqet -run '$(CASES)' -save build/bench.txt
+	@packages=$$(grep -rl '^func Benchmark' --include='*_test.go' . | xargs -r -n1 dirname | sort -u); \
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 30m $$packages | tee -a build/bench.txt
 
 .PHONY: cover
 cover: install-deps build guest ## Statement coverage by function, and build/cover.html.
