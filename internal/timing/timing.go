@@ -12,6 +12,8 @@ type Table struct {
 	Greeting time.Duration `flag:"greeting"`
 	// Query is how long QEMU may take to answer a short QMP command.
 	Query time.Duration `flag:"query"`
+	// Connect is how long a readiness probe may take to connect to a guest's address.
+	Connect time.Duration `flag:"connect"`
 	// Start is how long a new QEMU may take until it answers query-status.
 	Start time.Duration `flag:"start"`
 	// Shutdown is how long a guest may take to power off (key shutdown.timeout).
@@ -36,6 +38,7 @@ func Default() Table {
 		Lock:     10 * time.Second,
 		Greeting: 3 * time.Second,
 		Query:    5 * time.Second,
+		Connect:  time.Second,
 		Start:    30 * time.Second,
 		Shutdown: 60 * time.Second,
 		Quit:     10 * time.Second,

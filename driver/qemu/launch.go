@@ -1,0 +1,211 @@
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/driver/qmp"
+	"github.com/maqet/maqet/internal/layout"
+)
+
+// cleanupTime is how long tidying up may take beyond a context that has ended.
+const cleanupTime = 10 * time.Second
+
+// StartError is a QEMU that ended before it answered.
+type StartError struct {
+	// Exit is how it ended, such as "exit status 1".
+	Exit string
+	// LastLine is the last line it wrote on stderr; may be empty.
+	LastLine string
+}
+
+// Error is QEMU's own last line, and how it ended.
+func (e *StartError) Error() string {
+	if e.LastLine == "" {
+		return "QEMU ended with " + e.Exit + " before it answered, and said nothing"
+	}
+	return fmt.Sprintf("%s (QEMU ended with %s)", e.LastLine, e.Exit)
+}
+
+// Start starts a machine and returns when its QEMU has answered query-status. The
+// caller holds the machine's lock.
+//
+// A start that fails leaves no process and nothing in the run dir; what QEMU said
+// stays in its log. It is refused while any process has the machine's uuid.
+func (d *Driver) Start(ctx context.Context, req driver.StartRequest) error {
+	const op = "start"
+	name := req.VM.Metadata.Name
+	if err := d.prepare(name); err != nil {
+		return fail(op, name, err, "")
+	}
+	begun := time.Now()
+	pid, err := d.start(ctx, req)
+	if err != nil {
+		return fail(op, name, err, "")
+	}
+	d.log.LogAttrs(ctx, slog.LevelInfo, "machine started",
+		slog.String("vm", name), slog.Int("pid", pid), slog.Duration("dur", time.Since(begun)))
+	return nil
+}
+
+// prepare makes the folders and refuses what can never work.
+func (d *Driver) prepare(name string) error {
+	if err := checkName(d.layout, name); err != nil {
+		return err
+	}
+	if err := layout.EnsureDirs(d.layout); err != nil {
+		return err
+	}
+	return d.checkSocketPaths(name)
+}
+
+// start does the work of Start and returns the pid.
+func (d *Driver) start(ctx context.Context, req driver.StartRequest) (int, error) {
+	name := req.VM.Metadata.Name
+	cmd, record, err := d.compose(ctx, req)
+	if err != nil {
+		return 0, err
+	}
+	leave, err := d.enter(ctx, name)
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
+	if err := d.clearForStart(name); err != nil {
+		return 0, err
+	}
+	l, err := d.newLaunch(ctx, req.VM, cmd, record)
+	if err != nil {
+		return 0, errors.Join(err, d.removeRun(name))
+	}
+	defer l.close()
+	if err := l.exec(ctx); err != nil {
+		return 0, errors.Join(err, d.removeRun(name))
+	}
+	if err := l.confirm(ctx); err != nil {
+		return 0, l.fail(ctx, err)
+	}
+	return l.child.pid, nil
+}
+
+// compose makes the command line and the launch record that goes with it.
+func (d *Driver) compose(ctx context.Context, req driver.StartRequest) (Command, *driver.Launched, error) {
+	id, host, err := d.identify(ctx, req.VM)
+	if err != nil {
+		return Command{}, nil, err
+	}
+	cmd, err := Render(RenderInput{VM: req.VM, Identity: id, Host: host, Layout: d.layout, Paused: req.Paused})
+	if err != nil {
+		return Command{}, nil, err
+	}
+	boot, err := d.proc.bootID()
+	if err != nil {
+		return Command{}, nil, err
+	}
+	return cmd, &driver.Launched{
+		Version: driver.LaunchedVersion, UID: id.UID, Argv: cmd.Argv, Spec: req.VM.Spec, Generation: req.Generation,
+		Machine: id.Machine.Type, Identity: id, QEMU: host.Version, BootID: boot,
+	}, nil
+}
+
+// clearForStart proves that no process has the machine's uuid, and removes what the
+// last one left: its sockets would be in the way.
+func (d *Driver) clearForStart(name string) error {
+	l, err := d.look(name)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	// The pid file names one process. Another one with the same uuid may be there
+	// too, and it is the disks of this machine that would suffer.
+	if l.standing == standingAbsent && l.identity != nil {
+		found, err := d.scanner.find(l.identity.UID)
+		if err != nil {
+			return err
+		}
+		if len(found) > 0 {
+			l.standing, l.other = standingForeign, found[0]
+		}
+	}
+	if err := l.present(); err != nil {
+		return fail("start", name, err, l.presentHint(name))
+	}
+	return d.removeRun(name)
+}
+
+// confirm waits for the answer to query-status, which a QEMU that cannot be started
+// does not live to give. The calls go out before its greeting has come.
+func (l *launch) confirm(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, l.driver.timing.Start)
+	defer cancel()
+	var uid uuidReply
+	status, who := qmp.NewCall("query-status", nil, nil), qmp.NewCall("query-uuid", nil, &uid)
+	nc := l.conn
+	l.conn = nil // it is qmp's from here on
+	conn, err := qmp.New(ctx, nc, qmp.Options{Handshake: l.driver.timing.Start}, status, who)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }() // all was answered, or the machine is given up
+	if err := errors.Join(status.Wait(ctx), who.Wait(ctx)); err != nil {
+		return err
+	}
+	if uid.UUID != l.record.UID {
+		return wrongUUID(uid.UUID, l.record.UID)
+	}
+	return l.driver.markConfirmed(l.name)
+}
+
+// fail ends a QEMU that was not confirmed, removes what it left, and says why it
+// was not.
+func (l *launch) fail(ctx context.Context, cause error) error {
+	d := l.driver
+	outer := ctx.Err()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+	defer cancel()
+	err := l.verdict(ctx, outer, cause)
+	if !l.child.over() {
+		err = errors.Join(err, l.child.kill(ctx))
+	}
+	if l.child.over() {
+		err = errors.Join(err, d.removeRun(l.name))
+	}
+	d.children.forget(l.record)
+	return fail("start", l.name, err, "")
+}
+
+// verdict says why a QEMU was not confirmed. One that let go of its socket is about
+// to end, and how it ends is the answer.
+func (l *launch) verdict(ctx context.Context, outer, cause error) error {
+	d := l.driver
+	switch {
+	case outer != nil:
+		return fail("start", l.name, fmt.Errorf("given up before QEMU answered: %w", outer), "apply again")
+	case errors.Is(cause, qmp.ErrClosed) && l.child.wait(ctx) == nil:
+		last := lastLine(d.layout.QEMULog(l.name), l.record.LogOffset)
+		return &driver.LifecycleError{
+			VM: l.name, Op: "start", Refused: true, Err: &StartError{Exit: l.child.words(), LastLine: last}, Hint: l.advice(ctx),
+		}
+	case errors.Is(cause, context.DeadlineExceeded):
+		return fail("start", l.name,
+			fmt.Errorf("%w within %s; it was ended", driver.ErrUnresponsive, d.timing.Start), "allow more time with --timeouts start=DURATION")
+	default:
+		return cause
+	}
+}
+
+// advice is what a check of the machine against this host finds. It is not made
+// before a start, because a machine that starts needs none.
+func (l *launch) advice(ctx context.Context) string {
+	hint := "see all it said with: maqet logs --qemu " + l.name
+	_, findings, err := l.driver.prober.Check(ctx, l.vm)
+	if err != nil || len(findings) == 0 {
+		return hint
+	}
+	f := findings[0]
+	return fmt.Sprintf("%s: %s; %s", f.Path, f.Msg, f.Hint)
+}

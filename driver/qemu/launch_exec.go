@@ -1,0 +1,220 @@
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/manifest"
+)
+
+// launch is one QEMU being started.
+type launch struct {
+	driver *Driver
+	name   string
+	vm     *manifest.VirtualMachine
+	cmd    Command
+	record *driver.Launched
+	// inherited are the descriptors QEMU gets, from standard input on. They are
+	// closed as soon as QEMU has them.
+	inherited []*os.File
+	// conn is connected to QEMU's socket before QEMU runs; nil once qmp has it.
+	conn  net.Conn
+	child *child
+}
+
+// newLaunch makes everything that QEMU inherits, and connects to it.
+func (d *Driver) newLaunch(ctx context.Context, vm *manifest.VirtualMachine, cmd Command, record *driver.Launched) (*launch, error) {
+	l := &launch{driver: d, name: vm.Metadata.Name, vm: vm, cmd: cmd, record: record}
+	err := l.open(ctx)
+	if err == nil {
+		var dialer net.Dialer
+		l.conn, err = dialer.DialContext(ctx, "unix", d.layout.CLISocket(l.name))
+	}
+	if err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// open makes folders, logs, sockets and taps.
+func (l *launch) open(ctx context.Context) error {
+	d := l.driver
+	for _, dir := range []string{d.layout.RunDir(l.name), d.layout.LogDir(l.name)} {
+		if err := os.MkdirAll(dir, dirPerm); err != nil {
+			return err
+		}
+	}
+	d.rotateAll(ctx, l.name)
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	l.inherited = append(l.inherited, null)
+	log, size, err := openLog(d.layout.QEMULog(l.name))
+	if err != nil {
+		return err
+	}
+	l.record.LogOffset = size
+	// What QEMU prints on standard output, such as an answer to "help", belongs
+	// into the log as well.
+	l.inherited = append(l.inherited, log, log)
+	if s := l.vm.Spec.Serial; s != nil && s.Log {
+		// QEMU would make the file readable for whom the umask allows.
+		serial, size, err := openLog(d.layout.SerialLog(l.name))
+		if err != nil {
+			return err
+		}
+		l.record.SerialOffset = size
+		if err := serial.Close(); err != nil {
+			return err
+		}
+	}
+	for _, file := range l.cmd.Files {
+		f, err := l.openFile(ctx, file)
+		if err != nil {
+			return err
+		}
+		l.inherited = append(l.inherited, f)
+	}
+	return nil
+}
+
+// openFile makes one descriptor that QEMU inherits.
+func (l *launch) openFile(ctx context.Context, file File) (*os.File, error) {
+	at := l.driver.layout
+	switch file.Kind {
+	case QMPListener:
+		return listen(at.QMPSocket(l.name))
+	case CLIListener:
+		return listen(at.CLISocket(l.name))
+	case SerialListener:
+		return listen(at.SerialSocket(l.name))
+	case Tap:
+		for i := range l.vm.Spec.NICs {
+			if n := &l.vm.Spec.NICs[i]; n.Name == file.NIC && n.Bridge != nil {
+				return l.driver.openTap(ctx, n.Bridge.Name)
+			}
+		}
+		return nil, fmt.Errorf("no nic %q has a bridge", file.NIC)
+	default:
+		return nil, fmt.Errorf("unknown kind of descriptor %q", file.Kind)
+	}
+}
+
+// exec writes the launch record and starts QEMU: in a session of its own, so that
+// nothing typed at maqet's terminal reaches it, and with no descriptor but those it
+// shall have.
+func (l *launch) exec(ctx context.Context) error {
+	d := l.driver
+	l.record.At = d.now()
+	if err := d.writeRunFile(l.name, d.layout.Launched(l.name), l.record); err != nil {
+		return err
+	}
+	pidfd := -1
+	// Not os/exec: a QEMU must outlive every context, and needs no pipes.
+	p, err := os.StartProcess(l.cmd.Argv[0], l.cmd.Argv, &os.ProcAttr{
+		Dir: "/", Files: l.inherited,
+		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
+	})
+	// Our copies must go, or the end of QEMU would not end the connection.
+	closeErr := l.closeInherited()
+	if err != nil {
+		return fmt.Errorf("run %s: %w", l.cmd.Argv[0], bare(err))
+	}
+	pid := p.Pid
+	if err := errors.Join(closeErr, p.Release()); err != nil {
+		d.log.WarnContext(ctx, "closing descriptors failed", "vm", l.name, "err", err)
+	}
+	l.child, err = d.children.adopt(ctx, l.record, pid, pidfd)
+	return err
+}
+
+// closeInherited closes our copies of what QEMU inherits.
+func (l *launch) closeInherited() error {
+	var errs []error
+	closed := map[*os.File]bool{}
+	for _, f := range l.inherited {
+		if !closed[f] {
+			errs = append(errs, f.Close())
+		}
+		closed[f] = true
+	}
+	l.inherited = nil
+	return errors.Join(errs...)
+}
+
+// close closes what is still open on this side.
+func (l *launch) close() {
+	_ = l.closeInherited() // nothing was written to them
+	if l.conn != nil {
+		_ = l.conn.Close() // nothing was said
+	}
+}
+
+// maxSocketPath is the longest path that fits sockaddr_un on Linux.
+const maxSocketPath = 107
+
+// checkSocketPaths refuses a run dir that is too deep for sockets.
+func (d *Driver) checkSocketPaths(name string) error {
+	for _, path := range []string{d.layout.QMPSocket(name), d.layout.CLISocket(name), d.layout.SerialSocket(name)} {
+		if len(path) > maxSocketPath {
+			return fail("start", name,
+				fmt.Errorf("the socket path %s has %d bytes, and the kernel takes at most %d", path, len(path), maxSocketPath),
+				"use a shorter run dir with --run-dir or MAQET_RUN_DIR")
+		}
+	}
+	return nil
+}
+
+// backlog is how many clients may wait at a socket for their turn.
+const backlog = 64
+
+// listen makes a listening socket that only this user can connect to. It is left in
+// its place when the descriptor is closed: QEMU, which inherits it, removes it.
+func listen(path string) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	f := os.NewFile(uintptr(fd), path)
+	if err = unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		err = fmt.Errorf("bind %s: %w", path, err)
+	} else if err = os.Chmod(path, 0o600); err == nil { // its folder is closed to others in the meantime
+		err = os.NewSyscallError("listen", unix.Listen(fd, backlog))
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// openLog opens a log for appending and tells how long it is.
+func openLog(path string) (*os.File, int64, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600) //nolint:gosec // a file of the layout
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, errors.Join(err, f.Close())
+	}
+	return f, info.Size(), nil
+}
+
+// markConfirmed remembers that the launched process has answered. Without that mark
+// its end reads as that of a start that failed.
+func (d *Driver) markConfirmed(name string) error {
+	f, err := os.OpenFile(d.layout.Confirmed(name), os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}

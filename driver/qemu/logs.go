@@ -1,0 +1,221 @@
+package qemu
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// LogKind is one of a machine's logs.
+type LogKind string
+
+// The logs.
+const (
+	// LogSerial is what the guest wrote on its serial line.
+	LogSerial LogKind = "serial"
+	// LogQEMU is what QEMU wrote on stderr.
+	LogQEMU LogKind = "qemu"
+)
+
+// LogRequest is which part of a log to read.
+type LogRequest struct {
+	Kind LogKind
+	// Tail is how many last lines to begin with; negative is all.
+	Tail int
+	// Follow goes on with what is written later, until ctx ends.
+	Follow bool
+}
+
+// Logs writes a log of a machine to w. With Follow it returns only with an error,
+// ctx's as a rule.
+func (d *Driver) Logs(ctx context.Context, name string, req LogRequest, w io.Writer) error {
+	const op = "read the log of"
+	if err := checkName(d.layout, name); err != nil {
+		return fail(op, name, err, "")
+	}
+	path, hint := d.layout.SerialLog(name), "the guest's serial line is kept when the manifest says serial: {log: true}"
+	if req.Kind == LogQEMU {
+		path, hint = d.layout.QEMULog(name), "the machine has not been started yet"
+	}
+	err := d.readLog(ctx, path, req, w)
+	if !errors.Is(err, fs.ErrNotExist) {
+		hint = ""
+	}
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return ctx.Err()
+	}
+	return fail(op, name, err, hint)
+}
+
+func (d *Driver) readLog(ctx context.Context, path string, req LogRequest, w io.Writer) (err error) {
+	watch, err := watchFile(path, req.Follow)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, watch.close()) }()
+	f, err := os.Open(path) //nolint:gosec // a file of the layout
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	at, err := tailOffset(f, req.Tail)
+	if err != nil {
+		return err
+	}
+	for {
+		if at, err = copyFrom(w, f, at); err != nil || !req.Follow {
+			return err
+		}
+		if err := watch.next(ctx); err != nil {
+			return err
+		}
+		// A log that has become shorter was rotated; its content was shown already.
+		if info, err := f.Stat(); err == nil && info.Size() < at {
+			at = 0
+		}
+	}
+}
+
+// copyFrom copies what f holds behind an offset, and returns the new offset.
+func copyFrom(w io.Writer, f *os.File, at int64) (int64, error) {
+	if _, err := f.Seek(at, io.SeekStart); err != nil {
+		return at, err
+	}
+	n, err := io.Copy(w, f)
+	return at + n, err
+}
+
+// tailOffset is where the last lines begin. An unfinished last line counts as one.
+func tailOffset(f *os.File, lines int) (int64, error) {
+	if lines < 0 {
+		return 0, nil
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	const block = 64 << 10
+	end := info.Size()
+	if lines == 0 {
+		return end, nil
+	}
+	buf := make([]byte, block)
+	for at, left := end, lines; at > 0; {
+		n := min(at, block)
+		at -= n
+		part := buf[:n]
+		if _, err := f.ReadAt(part, at); err != nil && !errors.Is(err, io.EOF) {
+			return 0, err
+		}
+		for i := len(part) - 1; i >= 0; i-- {
+			// The newline at the very end closes the last line and begins none.
+			if part[i] != '\n' || at+int64(i) == end-1 {
+				continue
+			}
+			if left--; left <= 0 {
+				return at + int64(i) + 1, nil
+			}
+		}
+	}
+	return 0, nil
+}
+
+// fileWatch tells when a file may have changed.
+type fileWatch struct {
+	path    string
+	watcher *fsnotify.Watcher // nil when nobody wants to know
+}
+
+// watchFile watches a file that may be missing. Its folder is what is watched, which
+// must be there.
+func watchFile(path string, wanted bool) (*fileWatch, error) {
+	if !wanted {
+		return &fileWatch{}, nil
+	}
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return nil, fmt.Errorf("watch %s: %w", path, err)
+	}
+	if err := watcher.Add(filepath.Dir(path)); err != nil {
+		return nil, errors.Join(fmt.Errorf("watch %s: %w", path, err), watcher.Close())
+	}
+	return &fileWatch{path: path, watcher: watcher}, nil
+}
+
+// next waits for a change of the file. A lost event is made up for by the next.
+func (w *fileWatch) next(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case event, ok := <-w.watcher.Events:
+			if !ok {
+				return fs.ErrClosed
+			}
+			if event.Name == w.path {
+				return nil
+			}
+		case err, ok := <-w.watcher.Errors:
+			if !ok {
+				return fs.ErrClosed
+			}
+			if !errors.Is(err, fsnotify.ErrEventOverflow) {
+				return fmt.Errorf("watch %s: %w", w.path, err)
+			}
+			return nil // what was lost may have been about this file
+		}
+	}
+}
+
+func (w *fileWatch) close() error {
+	if w.watcher == nil {
+		return nil
+	}
+	return w.watcher.Close()
+}
+
+// lastWordsOf is the end of what a log holds behind an offset.
+func lastWordsOf(path string, from int64) []byte {
+	f, err := os.Open(path) //nolint:gosec // a file of the layout
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = f.Close() }() // it is only read
+	info, err := f.Stat()
+	if err != nil {
+		return nil
+	}
+	if info.Size() < from {
+		from = 0 // it was rotated meanwhile
+	}
+	from = max(from, info.Size()-lastWordsLen)
+	text := make([]byte, info.Size()-from)
+	n, err := f.ReadAt(text, from)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil
+	}
+	return text[:n]
+}
+
+// lastLine is the last line behind an offset of a log that says something.
+func lastLine(path string, from int64) string {
+	words := lastWords{tail: bytes.TrimRight(lastWordsOf(path, from), "\x00")}
+	return words.line()
+}
+
+// rotateAll keeps the logs of a machine small. It is called by whoever holds the
+// lock of the machine's socket for short visits. A log that cannot be rotated is
+// told of and is no reason to fail.
+func (d *Driver) rotateAll(ctx context.Context, name string) {
+	if err := d.rotate(name); err != nil {
+		d.log.LogAttrs(ctx, slog.LevelWarn, "rotating logs failed", slog.String("vm", name), slog.Any("err", err))
+	}
+}

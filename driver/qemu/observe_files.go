@@ -1,0 +1,169 @@
+package qemu
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/driver/disk"
+	"github.com/maqet/maqet/manifest"
+)
+
+// images are the disks to look at, by name: those of the desired object, or of the
+// launch record, or whatever maqet has made for the machine.
+func (o *observation) images() map[string]manifest.Disk {
+	all := map[string]manifest.Disk{}
+	switch {
+	case o.vm != nil:
+		for _, d := range o.vm.Spec.Disks {
+			all[d.Name] = d
+		}
+	case o.Launched != nil:
+		for _, d := range o.Launched.Spec.Disks {
+			all[d.Name] = d
+		}
+	default:
+		entries, err := os.ReadDir(o.driver.layout.DiskDir(o.Name))
+		if err != nil {
+			return all // no folder has no disks
+		}
+		for _, e := range entries {
+			name, ok := strings.CutSuffix(e.Name(), ".qcow2")
+			if ok && e.Type().IsRegular() && !strings.HasPrefix(name, ".") {
+				all[name] = manifest.Disk{Name: name, Format: manifest.FormatQcow2, Size: 1}
+			}
+		}
+	}
+	return all
+}
+
+// imagePath is where a disk's image is.
+func (o *observation) imagePath(d manifest.Disk) string {
+	if d.File != "" {
+		return d.File
+	}
+	return o.driver.layout.Disk(o.Name, d.Name)
+}
+
+// stat looks whether the files are there.
+func (o *observation) stat(images map[string]manifest.Disk) {
+	o.Files = make(map[string]driver.DiskFile, len(images))
+	for name, d := range images {
+		f := driver.DiskFile{Path: o.imagePath(d)}
+		_, err := os.Stat(f.Path)
+		f.Exists = err == nil
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			f.Err = err.Error()
+		}
+		o.Files[name] = f
+	}
+}
+
+// stoppedFiles looks at the images of a machine without a process, by qemu-img.
+func (o *observation) stoppedFiles(ctx context.Context) {
+	images := o.images()
+	o.stat(images)
+	if o.depth != driver.DepthFull {
+		return
+	}
+	known := true
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	tags := map[string][]driver.ImageSnapshot{}
+	for name, f := range o.Files {
+		if f.Err != "" {
+			known = false
+		}
+		if !f.Exists {
+			continue
+		}
+		format := string(images[name].Format)
+		all.Go(func() {
+			info, err := o.driver.images.InfoAs(ctx, f.Path, format)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				f.Err, known = infoError(err), false
+			} else {
+				f.Size, f.Format = info.VirtualSize, info.Format
+				tags[name] = info.Snapshots
+			}
+			o.Files[name] = f
+		})
+	}
+	all.Wait()
+	o.SnapshotsKnown = known
+	o.snapshots(tags)
+}
+
+// infoError is a failed look at an image in a few words: its path and the remedy
+// are told beside it.
+func infoError(err error) string {
+	var known *disk.Error
+	if errors.As(err, &known) {
+		return known.Err.Error()
+	}
+	return err.Error()
+}
+
+// aliveFiles takes from QEMU what it says of the images it has open.
+func (o *observation) aliveFiles() {
+	if o.Guest.Brief {
+		return
+	}
+	o.stat(o.images())
+	tags := map[string][]driver.ImageSnapshot{}
+	for i := range o.Guest.Disks {
+		g := &o.Guest.Disks[i]
+		tags[g.Name] = g.Snapshots
+		if f, ok := o.Files[g.Name]; ok && f.Path == g.File {
+			f.Size, f.Format = g.Size, g.Format
+			o.Files[g.Name] = f
+		}
+	}
+	o.SnapshotsKnown = true
+	o.snapshots(tags)
+}
+
+// snapshots joins what the disks show with what is recorded.
+func (o *observation) snapshots(tags map[string][]driver.ImageSnapshot) {
+	o.Snapshots = map[string]driver.SnapshotState{}
+	for disk, all := range tags {
+		for _, s := range all {
+			state := o.Snapshots[s.Tag]
+			state.Tag = s.Tag
+			state.Disks = append(state.Disks, disk)
+			state.VMStateSize = max(state.VMStateSize, s.VMStateSize)
+			if s.Date.After(state.Date) {
+				state.Date = s.Date
+			}
+			o.Snapshots[s.Tag] = state
+		}
+	}
+	for tag, state := range o.Snapshots {
+		slices.Sort(state.Disks)
+		state.Record = o.record(tag)
+		o.Snapshots[tag] = state
+	}
+}
+
+// record is the record of a snapshot; nil when there is none that can be read, as
+// for a tag that somebody else made, whose name may be no file's at all.
+func (o *observation) record(tag string) *driver.SnapshotRecord {
+	if manifest.ValidName(tag) != nil {
+		return nil
+	}
+	path := o.driver.layout.Snapshot(o.Name, tag)
+	record, err := readRecord(path, tag)
+	if err != nil {
+		o.driver.log.Warn("a snapshot record cannot be read", "vm", o.Name, "path", filepath.Base(path), "err", err)
+		return nil
+	}
+	return record
+}
