@@ -1,6 +1,9 @@
 package reconcile
 
-import "errors"
+import (
+	"context"
+	"errors"
+)
 
 // The reasons that an Error wraps besides those of the packages below.
 var (
@@ -21,14 +24,23 @@ var (
 	// ErrUnsettled is a machine that did not settle within the passes allowed.
 	ErrUnsettled = errors.New("the machine does not settle")
 	// ErrInterrupted is a convergence that was cancelled before it was over.
-	ErrInterrupted = errors.New("interrupted")
+	ErrInterrupted error = &cause{"interrupted", context.Canceled}
 	// ErrTimedOut is a convergence whose time ran out before it was over.
-	ErrTimedOut = errors.New("the time ran out")
+	ErrTimedOut error = &cause{"the time ran out", context.DeadlineExceeded}
 	// ErrHeld is a machine that an operator holds as it is.
 	ErrHeld = errors.New("the machine is held")
 	// ErrProblem is a machine that cannot be brought to what it should be.
 	ErrProblem = errors.New("the machine needs attention")
 )
+
+// cause gives an end of a context words of its own.
+type cause struct {
+	text string
+	err  error
+}
+
+func (c *cause) Error() string { return c.text }
+func (c *cause) Unwrap() error { return c.err }
 
 // Error is an object that could not be reconciled: which one, what was tried,
 // the cause and the remedy.

@@ -176,13 +176,12 @@ func (x *execution) takeSnapshot(ctx context.Context, s Step) error {
 
 func (x *execution) finishSnapshot(ctx context.Context, s Step) error {
 	calmly := context.WithoutCancel(ctx)
-	if s.Intent == nil {
-		return x.snapshotTaken(calmly, s.Snapshot)
-	}
 	ports := x.run.e.cfg.Ports
 	finished := ports.Snapshots.FinishSnapshot(ctx, x.want.vm(), x.obs, s.request())
-	if err := ports.Records.WriteIntent(calmly, x.run.name, nil); err != nil {
-		return errors.Join(finished, err)
+	if s.Intent != nil && ctx.Err() == nil {
+		if err := ports.Records.WriteIntent(calmly, x.run.name, nil); err != nil {
+			return errors.Join(finished, err)
+		}
 	}
 	if finished != nil {
 		return x.snapshotFailed(ctx, s.Snapshot, finished)

@@ -11,7 +11,8 @@ const maxForecast = 24
 
 // Forecast is every plan from now until nothing is left to do, each on what
 // the one before would have made of the machine if all went well and the guest
-// did what it was asked. The last one is settled: it has what is owed or wrong.
+// did what it was asked. The last one is settled and has what is owed or wrong,
+// unless the machine is gone then or what comes cannot be foreseen.
 func Forecast(want Desired, obs driver.Observed, opt Options, now time.Time) []Plan {
 	m := newModel(want, obs, now, opt.BootID)
 	var plans []Plan
@@ -23,10 +24,7 @@ func Forecast(want Desired, obs driver.Observed, opt Options, now time.Time) []P
 		}
 		m.pass(p)
 		opt = opt.after(p)
-		if len(p.Steps) == 0 {
-			m.elapse(*p.Wait)
-		}
-		if m.want.Machine == nil {
+		if m.want.Machine == nil || len(p.Steps) == 0 && !m.elapse(*p.Wait) {
 			break
 		}
 	}

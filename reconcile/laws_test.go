@@ -191,8 +191,8 @@ func (w *walker) settles() {
 		if w.want.Machine == nil {
 			return
 		}
-		if len(p.Steps) == 0 {
-			w.elapse(*p.Wait)
+		if len(p.Steps) == 0 && !w.elapse(*p.Wait) {
+			w.t.Fatalf("cannot go on: %s", summary(p))
 		}
 	}
 	w.t.Fatalf("not settled after %d passes: %s", maxForecast, summary(w.plan()))

@@ -122,9 +122,12 @@ func (m *model) pass(p Plan) {
 	}
 }
 
-// elapse lets what a plan waits for happen.
-func (m *model) elapse(w Wait) {
+// elapse lets what a plan waits for happen; false when that cannot be foreseen,
+// since QEMU does not say what it is doing.
+func (m *model) elapse(w Wait) bool {
 	switch {
+	case m.obs.Guest == nil && (w.Job || w.Ready):
+		return false
 	case w.Job:
 		if in := m.obs.Intent; in != nil && in.Snapshot != nil {
 			for i := range m.obs.Guest.Jobs {
@@ -142,6 +145,7 @@ func (m *model) elapse(w Wait) {
 		}
 		m.end(cause)
 	}
+	return true
 }
 
 // end ends the process.

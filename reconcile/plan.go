@@ -161,11 +161,10 @@ func (p *planner) stopWanted() bool {
 // stopIntent is a begun stop or restart of the process that is there; nil when
 // there is none. One of another process is void.
 func (p *planner) stopIntent() *driver.Intent {
-	in := p.obs.Intent
-	if in == nil || in.UID != p.uid() || in.Kind != driver.IntentStop && in.Kind != driver.IntentRestart {
+	if !ending(p.rec, &p.obs) {
 		return nil
 	}
-	return in
+	return p.obs.Intent
 }
 
 // unknown does nothing: what cannot be looked at is not guessed about.
@@ -180,6 +179,11 @@ func (p *planner) unknown() {
 func (p *planner) unresponsive() {
 	if in := p.stopIntent(); in != nil && p.now.Before(in.Deadline) && (in.Stage == driver.StageKill || !p.opt.Force) {
 		p.plan.Wait = &Wait{For: "QEMU to end", Until: in.Deadline, Exit: true}
+		return
+	}
+	if saving(p.rec, &p.obs, p.now) && !(p.opt.Force && (p.stopWanted() || p.opt.Restart)) {
+		in := p.obs.Intent
+		p.plan.Wait = &Wait{For: "snapshot " + in.Snapshot.Tag + " to be saved", Until: in.Deadline, Job: true, Exit: true}
 		return
 	}
 	message := cmp.Or(p.obs.Message, "QEMU does not answer")
@@ -200,6 +204,20 @@ func (p *planner) unresponsive() {
 		return
 	}
 	p.stopStep(StepKill, driver.StageKill, p.stopKind(), p.opt.Kill, "QEMU does not answer and force was asked for")
+}
+
+// saving tells that a silent QEMU is most likely saving memory for a snapshot
+// that maqet began: while QEMU does that it answers nobody.
+func saving(rec *state.Machine, obs *driver.Observed, now time.Time) bool {
+	in := obs.Intent
+	return obs.Presence == driver.Unresponsive && obs.Reason != driver.ReasonSocketsLost &&
+		in != nil && in.Kind == driver.IntentSnapshot && in.Snapshot != nil && in.UID == machineUID(rec, obs) && now.Before(in.Deadline)
+}
+
+// ending tells that a stop or restart of the process that is there was begun.
+func ending(rec *state.Machine, obs *driver.Observed) bool {
+	in := obs.Intent
+	return in != nil && in.UID == machineUID(rec, obs) && (in.Kind == driver.IntentStop || in.Kind == driver.IntentRestart)
 }
 
 // stuck is a process that the kernel does not end.

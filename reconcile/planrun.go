@@ -177,4 +177,7 @@ func jobRunning(g *driver.Guest, kind string) bool {
 }
 
 // jobOver tells that a job has its result.
-func jobOver(j driver.Job) bool { return j.Status == "concluded" || j.Status == "null" }
+func jobOver(j driver.Job) bool { return j.Status == "concluded" || jobGone(j) }
+
+// jobGone tells that a job was dismissed and is only listed still.
+func jobGone(j driver.Job) bool { return j.Status == "null" }

@@ -22,7 +22,7 @@ func (p *planner) snapshotJob() bool {
 		p.plan.Wait = &Wait{For: "the job of snapshot " + in.Snapshot.Tag, Until: in.Deadline, Job: true, Exit: true}
 		return true
 	}
-	i := slices.IndexFunc(p.obs.Guest.Jobs, func(j driver.Job) bool { return j.ID == in.Snapshot.Job })
+	i := slices.IndexFunc(p.obs.Guest.Jobs, func(j driver.Job) bool { return j.ID == in.Snapshot.Job && !jobGone(j) })
 	switch {
 	case i < 0:
 		// It was never begun, or somebody dismissed it. The tags tell which.

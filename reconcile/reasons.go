@@ -44,6 +44,9 @@ const (
 	ReasonSnapshotConflict = "SnapshotConflict"
 	// ReasonSnapshotsUnknown is a machine whose disks could not be asked for snapshots.
 	ReasonSnapshotsUnknown = "SnapshotsUnknown"
+	// ReasonSaving is a QEMU that is silent because it saves memory for a
+	// snapshot. It is no problem, and waited for.
+	ReasonSaving = "SavingSnapshot"
 	// ReasonHeld is a delete that waits for a hold.
 	ReasonHeld = "Held"
 )

@@ -334,8 +334,10 @@ func (h *simHost) FinishSnapshot(_ context.Context, vm *manifest.VirtualMachine,
 	name := vm.Metadata.Name
 	err := h.call("%s finish %s", name, req.Tag)
 	h.touch(name, func(m *simMachine) {
-		m.obs.Guest.Jobs = nil
-		if err == nil {
+		if m.obs.Guest != nil {
+			m.obs.Guest.Jobs = nil
+		}
+		if _, exists := m.obs.Snapshots[req.Tag]; err == nil && !exists {
 			m.addSnapshot(req.Tag, 1)
 		}
 	})

@@ -48,11 +48,17 @@ func phaseOf(rec *state.Machine, obs *driver.Observed, now time.Time) (Phase, st
 		if obs.Guest == nil {
 			return PhaseUnknown, driver.ReasonNoAnswer
 		}
-		if in := obs.Intent; in != nil && in.UID == machineUID(rec, obs) && (in.Kind == driver.IntentStop || in.Kind == driver.IntentRestart) {
-			return PhaseStopping, string(in.Stage)
+		if ending(rec, obs) {
+			return PhaseStopping, string(obs.Intent.Stage)
 		}
 		return runPhase(obs)
 	case driver.Unresponsive:
+		switch {
+		case ending(rec, obs) && now.Before(obs.Intent.Deadline):
+			return PhaseStopping, string(obs.Intent.Stage)
+		case saving(rec, obs, now):
+			return PhaseRunning, ReasonSaving
+		}
 		return PhaseUnresponsive, obs.Reason
 	case driver.Unknown:
 		return PhaseUnknown, obs.Reason
@@ -158,7 +164,7 @@ func conditionsOf(want Desired, obs *driver.Observed, plan Plan, s Status, opt O
 	if obs.Guest != nil && obs.Guest.RunState == runIOError {
 		add(ConditionIOError, ReasonIOError, "QEMU stopped the guest because a disk failed")
 	}
-	if obs.Presence == driver.Unresponsive {
+	if s.Phase == PhaseUnresponsive {
 		add(ConditionUnresponsive, cmp.Or(obs.Reason, driver.ReasonNoAnswer), obs.Message)
 	}
 	var before []state.Condition
@@ -176,6 +182,8 @@ func isSizePath(path string) bool {
 func readyCondition(rec *state.Machine, obs *driver.Observed, s Status, opt Options, now time.Time) state.Condition {
 	c := state.Condition{Type: ConditionReady, Status: "False", Reason: string(s.Phase)}
 	switch {
+	case s.Reason == ReasonSaving:
+		c.Status, c.Reason, c.Message = "Unknown", ReasonSaving, "QEMU answers nobody while it saves memory for a snapshot"
 	case obs.Presence == driver.Unknown || obs.Presence == driver.Unresponsive:
 		c.Status, c.Message = "Unknown", obs.Message
 	case obs.Presence == driver.Alive && s.Phase == PhaseRunning && obs.Ready:
