@@ -18,7 +18,7 @@ func patternsOf(t reflect.Type, path string, out map[string]bool) {
 		out[path] = true
 		return
 	}
-	switch t.Kind() {
+	switch t.Kind() { //nolint:exhaustive // Manifests hold no other kinds, and the default says so.
 	case reflect.Pointer:
 		patternsOf(t.Elem(), path, out)
 	case reflect.Struct:
@@ -189,6 +189,21 @@ func TestGuestChanges_changedGuest_isDrift(t *testing.T) {
 				t.Errorf("changes (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestGuestChanges_onlyLittleAsked_manifestIsComparedWithTheLaunchRecord(t *testing.T) {
+	s := newScene(rich).up()
+	s.obs.Guest = &driver.Guest{RunState: "running", Brief: true}
+	s.want.Machine.Object.Spec.Memory.Size = 2 << 30
+	s.want.Machine.Object.Spec.Devices = nil
+	var got []string
+	for _, ch := range guestChanges(&s.want.Machine.Object.Spec, &s.obs) {
+		got = append(got, ch.Path+" "+ch.From+" -> "+ch.To)
+	}
+	want := []string{"spec.memory.size 512Mi -> 2Gi", "spec.devices[rng0] virtio-rng-pci -> "}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("changes (-want +got):\n%s", diff)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -15,13 +16,16 @@ import (
 // since what the guest was launched with tells a changed manifest from drift.
 // Only what needs a restart is in it; sizes of disks are compared elsewhere.
 func guestChanges(want *manifest.VirtualMachineSpec, o *driver.Observed) []Change {
-	if o.Guest == nil || o.Guest.Brief {
+	if o.Guest == nil || o.Guest.Brief && o.Launched == nil {
 		return nil
 	}
-	c := comparison{obs: o, want: leaves(*want, "spec")}
+	c := comparison{obs: o, want: leaves(*want, "spec"), brief: o.Guest.Brief}
 	if o.Launched != nil {
-		c.launched = leaves(o.Launched.Spec, "spec")
 		c.known = true
+		// Most of the time it is the same spec, and walking it is most of the work.
+		if c.launched = c.want; !reflect.DeepEqual(o.Launched.Spec, *want) {
+			c.launched = leaves(o.Launched.Spec, "spec")
+		}
 	}
 	c.items(want)
 	c.values()
@@ -36,7 +40,10 @@ type comparison struct {
 	obs            *driver.Observed
 	want, launched map[string]leaf
 	// known is false without a launch record: then only QMP speaks.
-	known   bool
+	known bool
+	// brief is true when QEMU was asked for its run state only: the launch record
+	// then stands for everything, and there is no drift to be seen.
+	brief   bool
 	changes []Change
 	order   map[string]int
 	// skip are the items whose values are not compared, by path; bare are those
@@ -54,6 +61,9 @@ func (c *comparison) add(order int, ch Change) {
 func (c *comparison) items(want *manifest.VirtualMachineSpec) {
 	c.skip, c.bare, c.order = map[string]bool{}, map[string]bool{}, map[string]int{}
 	guest := guestItems(c.obs.Guest)
+	if c.brief {
+		guest = specItems(&c.obs.Launched.Spec)
+	}
 	for _, list := range []string{"disks", "nics", "devices"} {
 		pattern := "spec." + list + "[]"
 		names := map[string]bool{}
@@ -154,7 +164,7 @@ func (c *comparison) value(f *Field, path, item string, known bool) (Change, boo
 	launched := cmp.Or(c.launched[path].value, f.Absent)
 	asLaunched := known && f.equal(c.obs, want, launched)
 	ch := Change{Path: path, From: launched, To: c.want[path].value, Why: "QEMU cannot change it while the guest runs"}
-	if f.live != nil && want != "" {
+	if f.live != nil && want != "" && !c.brief {
 		live, ok := f.live(c.obs, item)
 		switch {
 		case ok && f.equal(c.obs, want, live):
@@ -210,6 +220,21 @@ func guestItems(g *driver.Guest) map[string]map[string]bool {
 		out["nics"][n.Name] = true
 	}
 	for _, d := range g.Devices {
+		out["devices"][d.Name] = true
+	}
+	return out
+}
+
+// specItems are the names of what a spec has, by list.
+func specItems(s *manifest.VirtualMachineSpec) map[string]map[string]bool {
+	out := map[string]map[string]bool{"disks": {}, "nics": {}, "devices": {}}
+	for _, d := range s.Disks {
+		out["disks"][d.Name] = true
+	}
+	for _, n := range s.NICs {
+		out["nics"][n.Name] = true
+	}
+	for _, d := range s.Devices {
 		out["devices"][d.Name] = true
 	}
 	return out

@@ -158,13 +158,12 @@ func runApply(ctx context.Context, a *app, set *manifest.Set, opt reconcile.Appl
 
 // printReport prints what remains to be known after the steps were printed.
 func printReport(a *app, report reconcile.Report) {
-	changed := 0
+	acted := map[string]bool{}
 	for _, r := range report.Results {
 		printLeftovers(a.env, r)
-		if len(r.Steps) > 0 {
-			changed++
-		}
+		acted[r.Machine] = len(r.Steps) > 0
 	}
+	changed := printRecorded(a, report, acted)
 	fmt.Fprintf(a.env.out, "%s: %d changed, %d unchanged\n", describeCount(len(report.Results), "machine"), changed, len(report.Results)-changed)
 	left := 0
 	for _, o := range report.Objects {
@@ -179,6 +178,28 @@ func printReport(a *app, report reconcile.Report) {
 			fmt.Fprintf(a.env.err, "vm/%s is not settled; run the same command again to go on\n", name)
 		}
 	}
+}
+
+// printRecorded tells of objects that were written without a step, such as
+// changed labels, and counts the machines that changed in any way.
+func printRecorded(a *app, report reconcile.Report, acted map[string]bool) int {
+	for _, o := range report.Objects {
+		quiet := o.Object.Kind == manifest.KindVirtualMachine && acted[o.Object.Name]
+		if quiet || o.Action != reconcile.ActionConfigured && o.Action != reconcile.ActionCreated {
+			continue
+		}
+		fmt.Fprintf(a.env.out, "%s %s\n", o.Object, o.Action)
+		if o.Object.Kind == manifest.KindVirtualMachine {
+			acted[o.Object.Name] = true
+		}
+	}
+	changed := 0
+	for _, yes := range acted {
+		if yes {
+			changed++
+		}
+	}
+	return changed
 }
 
 // reportOutcome is the exit code of a report, in the order of exitCodesHelp.

@@ -157,7 +157,7 @@ func printMachines(env environment, views []reconcile.View, wide bool) {
 	}
 	rows := make([][]string, 0, len(views))
 	for _, v := range views {
-		spec, status := v.Machine.Object.Spec, v.Status
+		spec, status := specOf(v), v.Status
 		row := []string{
 			v.Machine.Object.Metadata.Name, colorPhase(env, status.Phase), conditionStatus(status, "Ready"),
 			cpusOf(spec, status), memoryOf(spec, status), strconv.Itoa(status.Restarts), uptime(status, time.Now()),
@@ -168,6 +168,15 @@ func printMachines(env environment, views []reconcile.View, wide bool) {
 		rows = append(rows, append(row, noteOf(v)))
 	}
 	printTable(env.out, header, rows)
+}
+
+// specOf is the spec that the process was started with, which may be older than
+// the manifest; of a machine that does not run it is the manifest's.
+func specOf(v reconcile.View) manifest.VirtualMachineSpec {
+	if launched := v.Observed.Launched; launched != nil && v.Status.PID != 0 {
+		return launched.Spec
+	}
+	return v.Machine.Object.Spec
 }
 
 func wideCells(v reconcile.View) []string {

@@ -56,10 +56,11 @@ never deleted, unless a file or a flag says so.`,
   maqet plan -f vms/         # what would be done, and at what price
   maqet apply -f vms/        # do it
   maqet get                  # what runs`,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          noSubcommand,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceErrors:              true,
+		SuggestionsMinimumDistance: 2,
+		SilenceUsage:               true,
+		Args:                       noSubcommand,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRun: func(cmd *cobra.Command, _ []string) {
 			a.command = cmd.Name()
 		},
