@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/manifest"
@@ -203,14 +204,7 @@ func (f *MachineForecast) addRecordChanges(changes []Change, alive bool) {
 	}
 }
 
-func (f *MachineForecast) starts() bool {
-	for _, p := range f.Passes {
-		if hasStart(p) {
-			return true
-		}
-	}
-	return false
-}
+func (f *MachineForecast) starts() bool { return slices.ContainsFunc(f.Passes, hasStart) }
 
 // price orders the classes.
 var price = map[Class]int{

@@ -1,7 +1,6 @@
 package reconcile
 
 import (
-	"context"
 	"fmt"
 	"testing"
 
@@ -28,7 +27,7 @@ func BenchmarkApply_NoChange_50(b *testing.B) {
 	}
 	set := setOf(objects...)
 	apply := func() {
-		report, err := e.Apply(context.Background(), set, ApplyOptions{})
+		report, err := e.Apply(b.Context(), set, ApplyOptions{})
 		if err != nil || report.Failed || report.Pending {
 			b.Fatalf("%+v %v", report, err)
 		}

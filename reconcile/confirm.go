@@ -44,12 +44,8 @@ func (s Step) seen(obs driver.Observed) (message string, ok bool) {
 		return "created disk " + s.Disk + ": " + s.Why, obs.Files[s.Disk].Exists
 	case StepStart:
 		return seenStart(obs)
-	case StepPowerdown:
-		return "asked the guest to power off: " + s.Why, true
-	case StepQuit:
-		return "told QEMU to quit: " + s.Why, true
-	case StepKill:
-		return "killed QEMU: " + s.Why, true
+	case StepPowerdown, StepQuit, StepKill:
+		return s.told(), true
 	case StepPause:
 		return "paused", obs.Guest == nil || obs.Guest.RunState != runRunning
 	case StepResume:
@@ -73,6 +69,18 @@ func (s Step) seen(obs driver.Observed) (message string, ok bool) {
 	default:
 		return string(s.Kind), true
 	}
+}
+
+// told says what the process was told.
+func (s Step) told() string {
+	words := "killed QEMU"
+	if s.Kind == StepPowerdown {
+		words = "asked the guest to power off"
+	}
+	if s.Kind == StepQuit {
+		words = "told QEMU to quit"
+	}
+	return words + ": " + s.Why
 }
 
 // seenStart is true for a guest that runs, and for one that was seen to run by

@@ -143,14 +143,13 @@ func (x *execution) stop(ctx context.Context, s Step) error {
 	if err := x.run.e.cfg.Ports.Records.WriteIntent(ctx, name, s.Intent); err != nil {
 		return err
 	}
-	switch s.Kind {
-	case StepPowerdown:
+	if s.Kind == StepPowerdown {
 		return power.Powerdown(ctx, name)
-	case StepQuit:
-		return power.Quit(ctx, name)
-	default:
-		return power.Kill(ctx, name)
 	}
+	if s.Kind == StepQuit {
+		return power.Quit(ctx, name)
+	}
+	return power.Kill(ctx, name)
 }
 
 func (x *execution) takeSnapshot(ctx context.Context, s Step) error {

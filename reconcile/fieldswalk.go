@@ -38,7 +38,7 @@ func walkValue(v reflect.Value, at leaf, out map[string]leaf) {
 		}
 		return
 	}
-	switch v.Kind() {
+	switch v.Kind() { //nolint:exhaustive // Manifests hold no other kinds, and the default says so.
 	case reflect.Pointer:
 		if !v.IsNil() {
 			at.value = present

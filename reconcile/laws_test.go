@@ -44,8 +44,6 @@ type walker struct {
 	// deaf is a guest that hears no power button, stuck a QEMU that does not end.
 	deaf, stuck bool
 	snaps       int
-	// deleted and dataWord remember what a person said.
-	dataWord bool
 }
 
 func (w *walker) coin(label string) bool { return rapid.Bool().Draw(w.t, label) }
@@ -95,8 +93,9 @@ func (w *walker) pass() {
 func (w *walker) wait(wait Wait) {
 	in := w.obs.Intent
 	byGuest := in != nil && in.Stage == driver.StagePowerdown
-	happens := w.coin("happens") && !(w.stuck && wait.Exit && !wait.Job && !wait.Ready) && !(w.deaf && byGuest)
-	if happens && w.obs.Presence == driver.Alive {
+	onlyExit := wait.Exit && !wait.Job && !wait.Ready
+	prevented := w.stuck && onlyExit || w.deaf && byGuest
+	if w.coin("happens") && !prevented && w.obs.Presence == driver.Alive {
 		w.elapse(wait)
 		return
 	}
@@ -157,7 +156,8 @@ func (w *walker) stepLaws(s Step) {
 	stopping := rec.Deleting != nil || EffectivePower(rec, w.now) == manifest.PowerStopped
 	owed := w.obs.Guest != nil && len(guestChanges(&rec.Object.Spec, &w.obs)) > 0
 	begun := in != nil && in.UID == machineUID(rec, &w.obs) && in.Kind == driver.IntentRestart
-	if !stopping && !w.opt.Restart && !begun && !(w.opt.AllowRestart && owed) {
+	allowed := w.opt.AllowRestart && owed
+	if !stopping && !w.opt.Restart && !begun && !allowed {
 		w.t.Fatalf("%s without permission: wanted %s, intent %+v", s.Kind, EffectivePower(rec, w.now), in)
 	}
 	if in == nil || in.Stage == "" || w.opt.Force {

@@ -272,12 +272,12 @@ func TestAwaitReady_tellsWhetherItIs(t *testing.T) {
 func TestLocked_otherProcessWaits(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.apply(ApplyOptions{}, newVM("web"))
-		err := w.engine.Locked(w.Context(), "web", func(_ context.Context, v View) error {
+		err := w.engine.Locked(w.Context(), "web", func(ctx context.Context, v View) error {
 			if v.Status.Phase != PhaseRunning || v.Machine == nil {
 				t.Errorf("view: %+v", v.Status)
 			}
 			other := w.newEngine()
-			_, err := other.Restart(w.Context(), "web", Options{})
+			_, err := other.Restart(ctx, "web", Options{})
 			if err == nil || len(w.host.called()) != 2 {
 				t.Errorf("somebody acted on a locked machine: %v, %v", err, w.host.called())
 			}

@@ -158,6 +158,9 @@ func (p *planner) stopWanted() bool {
 	return p.rec.Deleting != nil || p.power == manifest.PowerStopped
 }
 
+// forced tells that a person wants the process ended without asking the guest.
+func (p *planner) forced() bool { return p.opt.Force && (p.stopWanted() || p.opt.Restart) }
+
 // stopIntent is a begun stop or restart of the process that is there; nil when
 // there is none. One of another process is void.
 func (p *planner) stopIntent() *driver.Intent {
@@ -181,7 +184,7 @@ func (p *planner) unresponsive() {
 		p.plan.Wait = &Wait{For: "QEMU to end", Until: in.Deadline, Exit: true}
 		return
 	}
-	if saving(p.rec, &p.obs, p.now) && !(p.opt.Force && (p.stopWanted() || p.opt.Restart)) {
+	if saving(p.rec, &p.obs, p.now) && !p.forced() {
 		in := p.obs.Intent
 		p.plan.Wait = &Wait{For: "snapshot " + in.Snapshot.Tag + " to be saved", Until: in.Deadline, Job: true, Exit: true}
 		return
@@ -192,7 +195,7 @@ func (p *planner) unresponsive() {
 		p.problem(driver.ReasonSocketsLost, message, cmp.Or(hint, "end the guest from inside, or kill the process yourself"))
 		return
 	}
-	forced := p.opt.Force && (p.stopWanted() || p.opt.Restart) &&
+	forced := p.forced() &&
 		(p.obs.Reason == driver.ReasonNoAnswer || p.obs.Reason == "")
 	if !forced {
 		p.problem(cmp.Or(p.obs.Reason, driver.ReasonNoAnswer), message,

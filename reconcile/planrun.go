@@ -32,7 +32,7 @@ func (p *planner) alive() {
 	}
 	stop := p.stopWanted()
 	// Force is the only word that a snapshot's job does not outlast.
-	if !(p.opt.Force && (stop || p.opt.Restart)) && p.snapshotJob() {
+	if !p.forced() && p.snapshotJob() {
 		return
 	}
 	in := p.stopIntent()

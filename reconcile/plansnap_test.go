@@ -25,10 +25,10 @@ func probed(s *manifest.VirtualMachineSpec) {
 }
 
 // savingJob puts a running job of the snapshot into a scene.
-func savingJob(status string, deadline time.Duration) func(*scene) {
+func savingJob(status string) func(*scene) {
 	return func(s *scene) {
 		s.obs.Intent = &driver.Intent{
-			Kind: driver.IntentSnapshot, Since: t0, Deadline: t0.Add(deadline), UID: testUID,
+			Kind: driver.IntentSnapshot, Since: t0, Deadline: t0.Add(time.Minute), UID: testUID,
 			Snapshot: &driver.SnapshotIntent{Tag: "before", Method: manifest.SnapshotFull, Job: jobName(testUID)},
 		}
 		s.obs.Guest.Jobs = []driver.Job{{ID: jobName(testUID), Type: "snapshot-save", Status: status}}
@@ -74,18 +74,18 @@ func TestPlanMachine_snapshots(t *testing.T) {
 		{"taken of another machine", up().with(snap(disk, func(s *state.Snapshot) { taken(s, "old", t0) })), "take-snapshot before;", PhaseRunning},
 		{"failed", up().with(snap(disk, func(s *state.Snapshot) { s.Failed = "no room" })), "!SnapshotFailed", PhaseRunning},
 		{"disks not asked", up().with(snap(disk)).with(func(s *scene) { s.obs.SnapshotsKnown = false }), "!SnapshotsUnknown", PhaseRunning},
-		{"job runs", up().with(snap(full)).with(savingJob("running", time.Minute)), "wait,exit,job,1m0s", PhaseRunning},
-		{"job runs, stop wanted", up().with(snap(full)).with(savingJob("running", time.Minute)).edit(stopped()), "wait,exit,job,1m0s", PhaseRunning},
-		{"job runs, stop forced", up().with(snap(full)).with(savingJob("running", time.Minute)).edit(stopped()).with(func(s *scene) { s.opt.Force = true }), "quit(Stop,10s);", PhaseRunning},
-		{"job runs, restart allowed", up().with(snap(full)).with(savingJob("running", time.Minute)).edit(func(s *manifest.VirtualMachineSpec) { s.Memory.Size *= 2 }).with(func(s *scene) { s.opt.AllowRestart = true }), "wait,exit,job,1m0s", PhaseRunning},
-		{"job makes QEMU deaf", up().with(snap(full)).with(savingJob("running", time.Minute)).with(deaf), "wait,exit,job,1m0s", PhaseRunning},
-		{"job makes QEMU deaf, stop wanted", up().with(snap(full)).with(savingJob("running", time.Minute)).edit(stopped()).with(deaf), "wait,exit,job,1m0s", PhaseRunning},
-		{"job makes QEMU deaf, stop forced", up().with(snap(full)).with(savingJob("running", time.Minute)).edit(stopped()).with(deaf).with(func(s *scene) { s.opt.Force = true }), "kill(Stop,5s);", PhaseRunning},
-		{"job makes QEMU deaf for too long", up().with(snap(full)).with(savingJob("running", time.Minute)).with(deaf).with(late), "!NoAnswer", PhaseUnresponsive},
-		{"job too late", up().with(snap(full)).with(savingJob("running", time.Minute)).with(late), "!SnapshotStuck", PhaseRunning},
-		{"job over", up().with(snap(full)).with(savingJob("concluded", time.Minute)), "finish-snapshot before;", PhaseRunning},
-		{"job gone", up().with(snap(full)).with(savingJob("running", time.Minute)).with(func(s *scene) { s.obs.Guest.Jobs = nil }), "clear-intent; take-snapshot before;", PhaseRunning},
-		{"job gone, tag there", up().with(snap(full)).with(savingJob("running", time.Minute)).with(here(9)).with(func(s *scene) { s.obs.Guest.Jobs = nil }), "clear-intent; finish-snapshot before;", PhaseRunning},
+		{"job runs", up().with(snap(full)).with(savingJob("running")), "wait,exit,job,1m0s", PhaseRunning},
+		{"job runs, stop wanted", up().with(snap(full)).with(savingJob("running")).edit(stopped()), "wait,exit,job,1m0s", PhaseRunning},
+		{"job runs, stop forced", up().with(snap(full)).with(savingJob("running")).edit(stopped()).with(func(s *scene) { s.opt.Force = true }), "quit(Stop,10s);", PhaseRunning},
+		{"job runs, restart allowed", up().with(snap(full)).with(savingJob("running")).edit(func(s *manifest.VirtualMachineSpec) { s.Memory.Size *= 2 }).with(func(s *scene) { s.opt.AllowRestart = true }), "wait,exit,job,1m0s", PhaseRunning},
+		{"job makes QEMU deaf", up().with(snap(full)).with(savingJob("running")).with(deaf), "wait,exit,job,1m0s", PhaseRunning},
+		{"job makes QEMU deaf, stop wanted", up().with(snap(full)).with(savingJob("running")).edit(stopped()).with(deaf), "wait,exit,job,1m0s", PhaseRunning},
+		{"job makes QEMU deaf, stop forced", up().with(snap(full)).with(savingJob("running")).edit(stopped()).with(deaf).with(func(s *scene) { s.opt.Force = true }), "kill(Stop,5s);", PhaseRunning},
+		{"job makes QEMU deaf for too long", up().with(snap(full)).with(savingJob("running")).with(deaf).with(late), "!NoAnswer", PhaseUnresponsive},
+		{"job too late", up().with(snap(full)).with(savingJob("running")).with(late), "!SnapshotStuck", PhaseRunning},
+		{"job over", up().with(snap(full)).with(savingJob("concluded")), "finish-snapshot before;", PhaseRunning},
+		{"job gone", up().with(snap(full)).with(savingJob("running")).with(func(s *scene) { s.obs.Guest.Jobs = nil }), "clear-intent; take-snapshot before;", PhaseRunning},
+		{"job gone, tag there", up().with(snap(full)).with(savingJob("running")).with(here(9)).with(func(s *scene) { s.obs.Guest.Jobs = nil }), "clear-intent; finish-snapshot before;", PhaseRunning},
 		{"delete, data kept", up().with(snap(disk, wasTaken, deleting(false))).with(here(0)), "forget-snapshot before;", PhaseRunning},
 		{"delete with data by key", up().with(snap(disk, wasTaken, dataToo, deleting(false))).with(here(0)), "delete-snapshot before;", PhaseRunning},
 		{"delete with data by word", up().with(snap(disk, wasTaken, deleting(true))).with(here(0)), "delete-snapshot before;", PhaseRunning},
@@ -107,7 +107,7 @@ func TestStatusOf_snapshots_showEachPhase(t *testing.T) {
 		with(snap(disk, named("missing"), func(s *state.Snapshot) { taken(s, testUID, t0) })).
 		with(snap(disk, named("failed"), func(s *state.Snapshot) { s.Failed = "no room" })).
 		with(snap(disk, named("deleting"), func(s *state.Snapshot) { s.Deleting = &state.Deletion{} })).
-		with(snap(disk)).with(savingJob("running", time.Minute))
+		with(snap(disk)).with(savingJob("running"))
 	s.obs.Snapshots["taken"] = driver.SnapshotState{Tag: "taken"}
 	s.obs.Snapshots["byhand"] = driver.SnapshotState{Tag: "byhand", VMStateSize: 5}
 	got := map[string]SnapshotStatus{}

@@ -10,13 +10,13 @@ import (
 
 func TestStoreOf_realStore_keepsRecords(t *testing.T) {
 	dir := t.TempDir()
-	real := state.New(state.Config{Path: filepath.Join(dir, "state.db"), LockPath: filepath.Join(dir, "db.lock")})
+	inner := state.New(state.Config{Path: filepath.Join(dir, "state.db"), LockPath: filepath.Join(dir, "db.lock")})
 	t.Cleanup(func() {
-		if err := real.Close(); err != nil {
+		if err := inner.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	store := StoreOf(real)
+	store := StoreOf(inner)
 	snap := newSnap("s", "web", manifest.SnapshotDisk)
 	err := store.Update(t.Context(), func(tx Tx) error {
 		if err := tx.PutSnapshot(snap); err != nil {
