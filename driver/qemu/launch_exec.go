@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"syscall"
@@ -118,6 +119,10 @@ func (l *launch) exec(ctx context.Context) error {
 	if err := d.writeRunFile(l.name, d.layout.Launched(l.name), l.record); err != nil {
 		return err
 	}
+	// Whoever started maqet may have left it open descriptors that are not marked;
+	// QEMU would keep a pipe or a lock of theirs open for days. A kernel before 5.11
+	// does not know the call.
+	_ = unix.CloseRange(firstFile, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	pidfd := -1
 	// Not os/exec: a QEMU must outlive every context, and needs no pipes.
 	p, err := os.StartProcess(l.cmd.Argv[0], l.cmd.Argv, &os.ProcAttr{

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -72,44 +73,40 @@ func (o *observation) stoppedFiles(ctx context.Context) {
 	if o.depth != driver.DepthFull {
 		return
 	}
-	known := true
-	var mu sync.Mutex
-	var all sync.WaitGroup
+	o.SnapshotsKnown = true
 	tags := map[string][]driver.ImageSnapshot{}
-	for name, f := range o.Files {
-		if f.Err != "" {
-			known = false
-		}
-		if !f.Exists {
-			continue
-		}
-		format := string(images[name].Format)
+	var mu sync.Mutex // over o.Files, o.SnapshotsKnown and tags
+	var all sync.WaitGroup
+	for name, f := range maps.Clone(o.Files) {
 		all.Go(func() {
-			info, err := o.driver.images.InfoAs(ctx, f.Path, format)
+			var info disk.Info
+			if f.Exists {
+				info = o.imageInfo(ctx, &f, images[name].Format)
+			}
 			mu.Lock()
 			defer mu.Unlock()
-			if err != nil {
-				f.Err, known = infoError(err), false
-			} else {
-				f.Size, f.Format = info.VirtualSize, info.Format
-				tags[name] = info.Snapshots
-			}
-			o.Files[name] = f
+			o.Files[name], tags[name] = f, info.Snapshots
+			o.SnapshotsKnown = o.SnapshotsKnown && f.Err == ""
 		})
 	}
 	all.Wait()
-	o.SnapshotsKnown = known
 	o.snapshots(tags)
 }
 
-// infoError is a failed look at an image in a few words: its path and the remedy
-// are told beside it.
-func infoError(err error) string {
+// imageInfo asks an image, and writes into f what it says or why it does not.
+func (o *observation) imageInfo(ctx context.Context, f *driver.DiskFile, format manifest.DiskFormat) disk.Info {
+	info, err := o.driver.images.InfoAs(ctx, f.Path, string(format))
 	var known *disk.Error
-	if errors.As(err, &known) {
-		return known.Err.Error()
+	switch {
+	case errors.As(err, &known):
+		// The path is told beside it.
+		f.Err = known.Err.Error()
+	case err != nil:
+		f.Err = err.Error()
+	default:
+		f.Size, f.Format = info.VirtualSize, info.Format
 	}
-	return err.Error()
+	return info
 }
 
 // aliveFiles takes from QEMU what it says of the images it has open.
