@@ -103,11 +103,11 @@ func (e *Engine) ready(ctx context.Context, r *run) {
 		obs := e.cfg.Ports.Observer.Observe(ctx, r.name, r.vm(), driver.DepthBrief)
 		now := e.cfg.Now()
 		status := statusOf(*r.known, obs, r.result.Plan, r.opt, now)
-		full := r.result.Status.Observed
-		r.result.Status = status
-		if full != nil {
-			r.result.Status.Observed = full
+		// What was seen of disks and devices before says more than a brief look.
+		if full := r.result.Status; full.Observed != nil {
+			status.Observed, status.Snapshots = full.Observed, full.Snapshots
 		}
+		r.result.Status = status
 		until := readyDeadline(r.known.Machine, &obs, r.opt)
 		switch {
 		case status.Conditions[0].Status == "True":

@@ -183,6 +183,7 @@ func (e *Engine) look(ctx context.Context, want Desired, depth driver.Depth) Vie
 	opt := e.options(Options{})
 	obs := e.cfg.Ports.Observer.Observe(ctx, name, want.vm(), depth)
 	now := e.cfg.Now()
+	opt.brief = depth == driver.DepthBrief
 	plan := PlanMachine(want, obs, opt, now)
 	return View{
 		Machine: want.Machine, Snapshots: want.Snapshots, Observed: obs, Plan: plan,

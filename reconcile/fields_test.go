@@ -172,6 +172,10 @@ func TestGuestChanges_changedGuest_isDrift(t *testing.T) {
 		{"CPU model in QOM's words", func(o *driver.Observed) { o.Guest.CPUModel = "max-x86_64-cpu" }, nil},
 		{"CPU model in other words", func(o *driver.Observed) { o.Guest.CPUModel = "something" }, nil},
 		{"machine type in other words", func(o *driver.Observed) { o.Guest.MachineType = "pc-q35-7.2-machine" }, nil},
+		{"a further device that is a card", func(o *driver.Observed) {
+			o.Guest.NICs = append(o.Guest.NICs, driver.GNIC{Name: "rng0"})
+			o.Guest.Devices = nil
+		}, nil},
 		{"only little was asked", func(o *driver.Observed) { o.Guest.Brief, o.Guest.CPUs = true, 9 }, nil},
 	}
 	for _, c := range cases {

@@ -64,29 +64,36 @@ func (c *comparison) items(want *manifest.VirtualMachineSpec) {
 	if c.brief {
 		guest = specItems(&c.obs.Launched.Spec)
 	}
-	for _, list := range []string{"disks", "nics", "devices"} {
-		pattern := "spec." + list + "[]"
-		names := map[string]bool{}
-		for _, m := range []map[string]leaf{c.want, c.launched} {
-			for _, l := range m {
-				if l.pattern == pattern+".name" {
-					names[l.item] = true
-				}
+	known := map[string]bool{}
+	for _, m := range []map[string]leaf{c.want, c.launched} {
+		for _, l := range m {
+			list, isName := strings.CutSuffix(l.pattern, "[].name")
+			list = strings.TrimPrefix(list, "spec.")
+			if !isName || known[list+" "+l.item] {
+				continue
 			}
+			known[list+" "+l.item], known[l.item] = true, true
+			// Names are unique over all lists, and QEMU tells a card from a drive
+			// by what it can do: one of the further devices may be either.
+			_, there := guest[l.item]
+			c.item(list, l.item, there)
 		}
-		for name := range guest[list] {
-			names[name] = true
-		}
-		// QEMU's own default devices and those of extra arguments are nobody's drift.
-		strict := want.Emulator == nil || !want.Emulator.DefaultDevices && len(want.Emulator.ExtraArgs) == 0
-		for name := range names {
-			c.item(list, name, guest[list][name], strict)
+	}
+	// QEMU's own default devices and those of extra arguments are nobody's drift.
+	if !c.known || want.Emulator != nil && (want.Emulator.DefaultDevices || len(want.Emulator.ExtraArgs) > 0) {
+		return
+	}
+	for name, list := range guest {
+		if !known[name] {
+			c.add(fieldOrder["spec."+list+"[].name"], Change{
+				Path: "spec." + list + "[" + name + "]", From: "added to the running machine", Drift: true, Why: "it is in no manifest",
+			})
 		}
 	}
 }
 
 // item compares whether one item is there.
-func (c *comparison) item(list, name string, there, strict bool) {
+func (c *comparison) item(list, name string, there bool) {
 	path := "spec." + list + "[" + name + "]"
 	_, wanted := c.want[path+".name"]
 	_, launched := c.launched[path+".name"]
@@ -103,8 +110,6 @@ func (c *comparison) item(list, name string, there, strict bool) {
 			why += "; the disk's data is kept"
 		}
 		c.add(order, Change{Path: path, From: describeItem(c.launched, path), Why: why})
-	case there && c.known && strict:
-		c.add(order, Change{Path: path, From: "added to the running machine", Drift: true, Why: "it is in no manifest"})
 	}
 	c.skip[path] = true
 }
@@ -210,32 +215,32 @@ func describeItem(m map[string]leaf, path string) string {
 	return strings.Join(words, " ")
 }
 
-// guestItems are the names of what QEMU has, by list.
-func guestItems(g *driver.Guest) map[string]map[string]bool {
-	out := map[string]map[string]bool{"disks": {}, "nics": {}, "devices": {}}
+// guestItems are the names of what QEMU has, each with the list it would be in.
+func guestItems(g *driver.Guest) map[string]string {
+	out := map[string]string{}
 	for _, d := range g.Disks {
-		out["disks"][d.Name] = true
+		out[d.Name] = "disks"
 	}
 	for _, n := range g.NICs {
-		out["nics"][n.Name] = true
+		out[n.Name] = "nics"
 	}
 	for _, d := range g.Devices {
-		out["devices"][d.Name] = true
+		out[d.Name] = "devices"
 	}
 	return out
 }
 
-// specItems are the names of what a spec has, by list.
-func specItems(s *manifest.VirtualMachineSpec) map[string]map[string]bool {
-	out := map[string]map[string]bool{"disks": {}, "nics": {}, "devices": {}}
+// specItems are the names of what a spec has, each with its list.
+func specItems(s *manifest.VirtualMachineSpec) map[string]string {
+	out := map[string]string{}
 	for _, d := range s.Disks {
-		out["disks"][d.Name] = true
+		out[d.Name] = "disks"
 	}
 	for _, n := range s.NICs {
-		out["nics"][n.Name] = true
+		out[n.Name] = "nics"
 	}
 	for _, d := range s.Devices {
-		out["devices"][d.Name] = true
+		out[d.Name] = "devices"
 	}
 	return out
 }

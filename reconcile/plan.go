@@ -172,6 +172,12 @@ func (p *planner) stopIntent() *driver.Intent {
 
 // unknown does nothing: what cannot be looked at is not guessed about.
 func (p *planner) unknown() {
+	// Somebody else asks QEMU just now, and longer than usual since it is busy.
+	in := p.obs.Intent
+	if p.obs.Reason == driver.ReasonSocketBusy && in != nil && in.UID == p.uid() && p.now.Before(in.Deadline) {
+		p.plan.Wait = &Wait{For: "QEMU, to which somebody else is connected", Until: in.Deadline, Job: in.Snapshot != nil, Exit: true}
+		return
+	}
 	p.problem(cmp.Or(p.obs.Reason, driver.ReasonLookFailed),
 		cmp.Or(p.obs.Message, "it could not be found out whether the machine runs"),
 		cmp.Or(p.obs.Hint, "nothing is done until looking succeeds"))

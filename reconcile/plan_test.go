@@ -165,6 +165,8 @@ func TestPlanMachine_notObserved_neverDestroys(t *testing.T) {
 		{"unknown", gone(driver.Unknown, "LookFailed"), "!LookFailed", PhaseUnknown},
 		{"unknown, forced", gone(driver.Unknown, "ForeignProcess").with(force), "!ForeignProcess", PhaseUnknown},
 		{"unknown, deleting", gone(driver.Unknown, "LookFailed").with(deleting).with(force), "!LookFailed", PhaseUnknown},
+		{"socket busy while it stops", gone(driver.Unknown, "SocketBusy").intent(stop, driver.StageQuit, time.Minute), "wait,exit,1m0s", PhaseUnknown},
+		{"socket busy for too long", gone(driver.Unknown, "SocketBusy").intent(stop, driver.StageQuit, time.Minute).with(late), "!SocketBusy", PhaseUnknown},
 		{"no answer", gone(driver.Unresponsive, "NoAnswer"), "!NoAnswer", PhaseUnresponsive},
 		{"no answer, deleting", gone(driver.Unresponsive, "NoAnswer").with(deleting), "!NoAnswer", PhaseUnresponsive},
 		{"no answer, forced", gone(driver.Unresponsive, "NoAnswer").with(force), "kill(Stop,5s);", PhaseUnresponsive},

@@ -42,6 +42,9 @@ func (p *planner) snapshotJob() bool {
 
 // snapshots plans at most one snapshot, once nothing else is to be done.
 func (p *planner) snapshots() {
+	if p.opt.brief {
+		return
+	}
 	all := slices.Clone(p.want.Snapshots)
 	slices.SortFunc(all, func(a, b *state.Snapshot) int {
 		return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.Object.Metadata.Name, b.Object.Metadata.Name))

@@ -116,7 +116,7 @@ func (p *planner) disksToCreate() (creates []manifest.Disk, ok bool) {
 		case f.Err != "":
 			ok = false
 			p.problem(ReasonDiskUnknown, fmt.Sprintf("disk %s could not be looked at: %s", d.Name, f.Err),
-				"make "+cmp.Or(f.Path, d.File)+" readable")
+				"see whether "+cmp.Or(f.Path, d.File)+" can be read and has the format that the manifest says")
 		case f.Exists:
 		case d.Size == 0:
 			ok = false

@@ -166,4 +166,6 @@ type Options struct {
 	Shutdown, Quit, Kill, Launch, Ready, Snapshot time.Duration
 	// BootID is the host's current boot id.
 	BootID string
+	// brief says that only little was looked at: nothing is said of what was not.
+	brief bool
 }

@@ -36,6 +36,17 @@ func TestViews_manyMachines_areLookedAtInParallel(t *testing.T) {
 				t.Errorf("%s is %s, want %s", views[i].Machine.Object.Metadata.Name, views[i].Status.Phase, want)
 			}
 		}
+		w.host.touch("c", func(m *simMachine) {
+			m.obs.SnapshotsKnown = false
+			m.obs.Files["root"] = driver.DiskFile{Exists: true}
+		})
+		snap := newSnap("s", "c", manifest.SnapshotDisk)
+		if err := w.store.Update(w.Context(), func(tx Tx) error { return tx.PutSnapshot(snap) }); err != nil {
+			t.Fatal(err)
+		}
+		if views, err = w.engine.Views(w.Context(), []string{"c"}, driver.DepthBrief); err != nil || len(views[0].Plan.Problems) != 0 {
+			t.Errorf("a brief look finds a problem with what it did not look at: %+v, %v", views, err)
+		}
 		if views, err = w.engine.Views(w.Context(), []string{"b"}, driver.DepthFull); err != nil || len(views) != 1 {
 			t.Errorf("%d views, error %v", len(views), err)
 		}
