@@ -133,10 +133,10 @@ func (d *Driver) CreateDisk(ctx context.Context, vm *manifest.VirtualMachine, di
 	return fail("create disk "+disk+" of", vm.Metadata.Name, errors.New("the machine has no such disk"), "name one of spec.disks")
 }
 
-// checkName refuses what is no name of a machine, and names that stand for something
-// else in the run dir.
+// checkName refuses what is no name of a machine, and the name that stands for
+// something else in the run dir.
 func checkName(l layout.Layout, name string) error {
-	if name == filepath.Base(l.LockDir()) || name == filepath.Base(l.RunOwner()) {
+	if name == filepath.Base(l.LockDir()) {
 		return fmt.Errorf("%q is taken in the run dir: give the machine another name", name)
 	}
 	return manifest.ValidName(name)

@@ -20,9 +20,10 @@ const (
 	// forwardPause is the time between two looks, unless the connection says something.
 	forwardPause = 30 * time.Millisecond
 	// maxUnanswered is how many connections may wait for the guest at once. Each
-	// probe of a guest that is not there leaves one, for about a minute, and once the
-	// guest is there it gets them all.
-	maxUnanswered = 4
+	// probe of a guest that is not there leaves one for 75 seconds, during which QEMU
+	// offers it anew ever more rarely, so it takes new ones to notice a guest soon;
+	// and once the guest is there it gets them all, so they must not be many.
+	maxUnanswered = 24
 )
 
 // forwardOpen tells whether a port of the guest behind a forward accepts connections.
