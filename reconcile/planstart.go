@@ -141,8 +141,13 @@ func (p *planner) ran() bool { return p.rec.StartedGeneration == p.rec.Generatio
 // identityLacks says what the identity has to be written for; empty when it is whole.
 func (p *planner) identityLacks() string {
 	id := p.obs.Identity
-	if id == nil {
+	switch {
+	case id == nil:
 		return "a new machine"
+	case p.ran():
+		// What this spec needs was written before its first start. Some devices
+		// need no place at all, which only the emulator knows.
+		return ""
 	}
 	if id.Machine.Wanted != machineType(p.spec.Machine) {
 		return "another machine type"
