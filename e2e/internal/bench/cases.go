@@ -23,7 +23,7 @@ func Cases(cfg Config) []Case {
 			Open: openProcess,
 		},
 		{
-			Name: "apply-stopped", Does: "maqet apply of 1 q35 known and stopped, its disk there", Against: "sh: the same argv, then a client until it runs",
+			Name: "apply-stopped", Does: "maqet apply of 1 q35, its disk there, from Stopped to Running", Against: "sh: the same argv, then a client until it runs",
 			Aim: "≤ 1.3", Open: openStopped,
 		},
 		{
@@ -87,7 +87,7 @@ func openOne(ctx context.Context, lab *Lab, name string, disk bool) (*site, twin
 	if err := s.boards(1, disk); err != nil {
 		return nil, twin{}, err
 	}
-	if err := s.maqet(ctx, "apply", "-f", s.manifests); err != nil {
+	if err := s.apply(ctx); err != nil {
 		return nil, twin{}, err
 	}
 	twins, err := s.twins(ctx)
@@ -115,7 +115,7 @@ func openNew(ctx context.Context, lab *Lab, disk bool) (Bench, error) {
 				}
 				return s.remove(ctx)
 			},
-			Do: s.apply,
+			Do: s.apply, After: s.check,
 		},
 		Raw: Half{
 			Before: func(ctx context.Context) error {
@@ -143,15 +143,23 @@ func openStopped(ctx context.Context, lab *Lab) (Bench, error) {
 	if err := s.makeDisk(ctx, t); err != nil {
 		return Bench{}, err
 	}
+	down, err := s.stopped()
+	if err != nil {
+		return Bench{}, err
+	}
 	return Bench{
 		Ours: Half{
 			Before: func(ctx context.Context) error {
 				if err := s.clear([]twin{t}); err != nil {
 					return err
 				}
-				return s.stop(ctx)
+				if err := s.stop(ctx); err != nil {
+					return err
+				}
+				// The changed spec ends the hold, and leaves nothing to do.
+				return s.maqet(ctx, "apply", "-f", down, "--owner", owner)
 			},
-			Do: s.apply,
+			Do: s.apply, After: s.check,
 		},
 		Raw: Half{
 			Before: s.stop,
@@ -189,7 +197,7 @@ func openFleet(ctx context.Context, lab *Lab) (Bench, error) {
 				}
 				return s.remove(ctx)
 			},
-			Do: s.apply,
+			Do: s.apply, After: s.check,
 		},
 		Raw: Half{
 			Before: s.stop,

@@ -25,15 +25,6 @@ func (l *Lab) running(ctx context.Context) (*site, error) {
 	return s, nil
 }
 
-// sockets are those for short visits of the site's machines.
-func (s *site) sockets() []string {
-	paths := make([]string, len(s.names))
-	for i, name := range s.names {
-		paths[i] = s.layout.CLISocket(name)
-	}
-	return paths
-}
-
 // openGet compares a table of all machines with their bare run states.
 func openGet(ctx context.Context, lab *Lab) (Bench, error) {
 	s, err := lab.running(ctx)

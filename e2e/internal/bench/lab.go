@@ -166,11 +166,30 @@ func (s *site) close(context.Context) error {
 	return nil
 }
 
-// apply is what people type.
-func (s *site) apply(ctx context.Context) error { return s.maqet(ctx, "apply", "-f", s.manifests) }
+// owner lets two folders hold the same machines.
+const owner = "bench"
 
-// stop stops all machines of the site. The hold that a stop is ends at once, so
-// that the next apply starts them again.
+// apply is what people type.
+func (s *site) apply(ctx context.Context) error {
+	return s.maqet(ctx, "apply", "-f", s.manifests, "--owner", owner)
+}
+
+// stop stops all machines of the site. It leaves a hold, which ends when the
+// machine is deleted or its spec changes.
 func (s *site) stop(ctx context.Context) error {
-	return s.maqet(ctx, "stop", "--force", "--all", "--for", time.Millisecond.String())
+	return s.maqet(ctx, "stop", "--force", "--all")
+}
+
+// check fails unless every machine of the site runs, whatever maqet said.
+func (s *site) check(ctx context.Context) error {
+	return s.rawclient(ctx, append([]string{"status"}, s.sockets()...)...)
+}
+
+// sockets are those for short visits of the site's machines.
+func (s *site) sockets() []string {
+	paths := make([]string, len(s.names))
+	for i, name := range s.names {
+		paths[i] = s.layout.CLISocket(name)
+	}
+	return paths
 }

@@ -81,6 +81,26 @@ func (s *site) boards(n int, disk bool) error {
 	})
 }
 
+// stopped writes the site's manifests once more, to say that the machines are to
+// be stopped, into a folder of their own.
+func (s *site) stopped() (string, error) {
+	down := filepath.Join(filepath.Dir(s.manifests), "down")
+	if err := os.MkdirAll(down, 0o700); err != nil {
+		return "", fmt.Errorf("make a folder for manifests: %w", err)
+	}
+	for _, name := range s.names {
+		text, err := os.ReadFile(filepath.Join(s.manifests, name+".yaml"))
+		if err != nil {
+			return "", fmt.Errorf("read a manifest: %w", err)
+		}
+		text = append(text, "  powerState: Stopped\n"...)
+		if err := os.WriteFile(filepath.Join(down, name+".yaml"), text, 0o600); err != nil {
+			return "", fmt.Errorf("write a manifest: %w", err)
+		}
+	}
+	return down, nil
+}
+
 // fulls writes n manifests that use most keys.
 func (s *site) fulls(n int) error {
 	const firstPort = 10000

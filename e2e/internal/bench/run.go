@@ -37,6 +37,9 @@ type Half struct {
 	Before func(ctx context.Context) error
 	// Do is what is measured.
 	Do func(ctx context.Context) error
+	// After checks that Do did what it is measured for; its time does not count.
+	// It may be nil.
+	After func(ctx context.Context) error
 }
 
 // ErrSkip is wrapped, with the reason, by a case that cannot be run here.
@@ -111,5 +114,9 @@ func (h Half) measure(ctx context.Context) (time.Duration, error) {
 	}
 	start := time.Now()
 	err := h.Do(ctx)
-	return time.Since(start), err
+	took := time.Since(start)
+	if err == nil && h.After != nil {
+		err = h.After(ctx)
+	}
+	return took, err
 }

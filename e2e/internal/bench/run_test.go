@@ -35,7 +35,7 @@ func (d *diary) note(entry string, lasts time.Duration) func(context.Context) er
 
 func (d *diary) open(context.Context, *Lab) (Bench, error) {
 	return Bench{
-		Ours:  Half{Before: d.note("prepare maqet", time.Hour), Do: d.note("maqet", 3*time.Second)},
+		Ours:  Half{Before: d.note("prepare maqet", time.Hour), Do: d.note("maqet", 3*time.Second), After: d.note("check maqet", time.Hour)},
 		Raw:   Half{Before: d.note("prepare raw", time.Hour), Do: d.note("raw", 2*time.Second)},
 		Close: d.note("close", time.Hour),
 	}, nil
@@ -49,12 +49,12 @@ func TestRun_pairs_inTurnAndFirstNotCounted(t *testing.T) {
 		if r.Err != nil {
 			t.Fatal(r.Err)
 		}
-		turn := []string{"prepare maqet", "maqet", "prepare raw", "raw"}
+		turn := []string{"prepare maqet", "maqet", "check maqet", "prepare raw", "raw"}
 		want := append(slices.Repeat(turn, 3), "close")
 		if diff := cmp.Diff(want, d.entries); diff != "" {
 			t.Errorf("what was done (-want +got):\n%s", diff)
 		}
-		// What is arranged before a half is not in its time.
+		// What is arranged before a half and checked after it is not in its time.
 		pair := Pair{Ours: 3 * time.Second, Raw: 2 * time.Second}
 		if diff := cmp.Diff([]Pair{pair, pair}, r.Pairs); diff != "" {
 			t.Errorf("pairs (-want +got):\n%s", diff)
@@ -65,7 +65,7 @@ func TestRun_pairs_inTurnAndFirstNotCounted(t *testing.T) {
 func TestRun_failure_keepsWhatWasMeasuredAndCloses(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		d := diary{fails: 12}
+		d := diary{fails: 14}
 		r := Run(t.Context(), nil, Case{Name: "c", Open: d.open}, 5)
 		if !errors.Is(r.Err, errDiary) || !strings.HasPrefix(r.Err.Error(), "c, run 2: ") {
 			t.Errorf("error %v, want the cause and the run it came in", r.Err)
