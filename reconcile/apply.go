@@ -113,6 +113,8 @@ func (e *Engine) ready(ctx context.Context, r *run) {
 		case status.Conditions[0].Status == "True":
 			e.tell(Event{Machine: r.name, Step: "ready", Message: "Ready", Done: true})
 			return
+		case status.Phase == PhaseCompleted:
+			return // The guest has done what it was for.
 		case status.Phase != PhaseRunning && status.Phase != PhaseStarting, !now.Before(until):
 			r.result.Degraded = true
 			return
@@ -157,6 +159,9 @@ func (e *Engine) forecast(ctx context.Context, a *admission, name string, opt Ap
 	f.Problems, f.Held = last.Problems, last.Held
 	for i, p := range plans {
 		if !p.Settled() {
+			if len(p.Steps) > 0 {
+				p.Wait = nil // The next pass shows what is waited for.
+			}
 			f.Passes = append(f.Passes, p)
 		}
 		for _, c := range p.Changes {

@@ -94,15 +94,21 @@ func (r *run) peek(ctx context.Context) bool {
 		r.result.Err = err
 		return true
 	}
-	want := *r.known
+	want := copyDesired(*r.known)
 	obs := r.e.cfg.Ports.Observer.Observe(ctx, r.name, want.vm(), driver.DepthFull)
 	if err := ctx.Err(); err != nil {
-		r.result.Err = r.interrupted(err)
+		r.result.Err = r.interrupted(err, r.result.Plan.Steps)
 		return true
 	}
+	adopt(want.Machine, &obs)
 	r.judge(want, obs)
-	r.wantsGate = hasStart(r.result.Plan)
-	return r.result.Plan.Settled() && sameConditions(want.Machine.Conditions, r.result.Status.Conditions)
+	if !r.result.Plan.Settled() {
+		r.wantsGate = hasStart(r.result.Plan)
+		return false
+	}
+	// How it is may be news all the same; that needs no right to act.
+	r.result.Err = r.remember(context.WithoutCancel(ctx), want)
+	return true
 }
 
 // read reads the record, if that was not done yet.
@@ -133,7 +139,7 @@ func (r *run) pass(ctx context.Context) error {
 	if r.wantsGate {
 		ticket, err := r.e.gate.enter(ctx, r.name)
 		if err != nil {
-			return r.interrupted(err)
+			return r.interrupted(err, r.result.Plan.Steps)
 		}
 		r.admitted, r.wantsGate = true, false
 		defer func() {
@@ -144,7 +150,7 @@ func (r *run) pass(ctx context.Context) error {
 	unlock, err := r.e.lock(ctx, r.name)
 	if err != nil {
 		if ctx.Err() != nil {
-			return r.interrupted(ctx.Err())
+			return r.interrupted(ctx.Err(), r.result.Plan.Steps)
 		}
 		return err
 	}
@@ -166,6 +172,7 @@ func (r *run) rounds(ctx context.Context, want Desired) error {
 	// What has begun is seen to its end: only between steps is it cancelled.
 	calmly := context.WithoutCancel(ctx)
 	obs := r.e.cfg.Ports.Observer.Observe(calmly, r.name, want.vm(), driver.DepthFull)
+	adopt(want.Machine, &obs)
 	for range maxRounds {
 		r.judge(want, obs)
 		plan := r.result.Plan
@@ -213,7 +220,7 @@ func (r *run) await(ctx context.Context, w Wait, pause time.Duration) error {
 	err := r.e.cfg.Ports.Observer.Await(waiting, r.name, r.vm(), what)
 	switch {
 	case ctx.Err() != nil:
-		return r.interrupted(ctx.Err())
+		return r.interrupted(ctx.Err(), r.result.Plan.Steps)
 	case err != nil && waiting.Err() == nil:
 		return &Error{Object: "vm/" + r.name, Op: "wait for", Err: err}
 	default:
@@ -229,11 +236,11 @@ func (r *run) vm() *manifest.VirtualMachine {
 }
 
 // interrupted says what was not done.
-func (r *run) interrupted(err error) error {
+func (r *run) interrupted(err error, left []Step) error {
 	detail := "nothing was left to do"
 	switch p := r.result.Plan; {
-	case len(p.Steps) > 0:
-		detail = "not done: " + stepWords(p.Steps)
+	case len(left) > 0:
+		detail = "not done: " + stepWords(left)
 	case p.Wait != nil:
 		detail = "still waiting for " + p.Wait.For
 	case r.result.Status.Phase == "":

@@ -330,6 +330,63 @@ func TestApply_cancelled_stopsBetweenSteps(t *testing.T) {
 	})
 }
 
+func TestApply_cancelledDuringAStep_saysWhatWasAndWasNotDone(t *testing.T) {
+	inWorld(t, func(w *world) {
+		ctx, cancel := context.WithCancel(w.Context())
+		w.host.cutOff = cancel
+		report, err := w.engine.Apply(ctx, setOf(newVM("web")), ApplyOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := report.Results[0]
+		if !report.Interrupted || report.Failed || !errors.Is(r.Err, context.Canceled) || !strings.Contains(r.Err.Error(), "not done: create-disk root, start") {
+			t.Errorf("report %+v, error %v", report, r.Err)
+		}
+		if len(r.Steps) != 2 || r.Steps[0].Err != nil || r.Steps[0].Message == "" || r.Steps[1].Err == nil {
+			t.Errorf("steps: %+v", r.Steps)
+		}
+		w.host.cutOff = nil
+		if report = w.apply(ApplyOptions{}, newVM("web")); report.Failed || phases(report)["web"] != PhaseRunning {
+			t.Errorf("applying again goes on: %+v", report)
+		}
+	})
+}
+
+func TestApply_waitForACompletedMachine_isNotDegraded(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.apply(ApplyOptions{}, newVM("web"))
+		w.host.touch("web", func(m *simMachine) { m.end(driver.EndGuest) })
+		if report := w.apply(ApplyOptions{Wait: true}, newVM("web")); report.Degraded || phases(report)["web"] != PhaseCompleted {
+			t.Errorf("report: %+v", report)
+		}
+	})
+}
+
+func TestApply_startThatWasNotRecorded_isAdopted(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.host.observed = func(string) {
+			if slices.Contains(w.host.called(), "web start") {
+				w.store.fail = errors.New("killed")
+			}
+		}
+		if report := w.apply(ApplyOptions{}, newVM("web")); !report.Failed || w.record("web").Starts != 0 {
+			t.Fatalf("report %+v, record %+v", report, w.record("web"))
+		}
+		w.host.observed, w.store.fail = nil, nil
+		w.apply(ApplyOptions{}, newVM("web"))
+		w.expectCalls("web create root", "web start")
+		if m := w.record("web"); m.Starts != 1 || m.Restarts != 0 || m.StartedGeneration != 1 || m.UID == "" {
+			t.Errorf("record: %+v", m)
+		}
+		// Without its record, too, a machine that runs is only looked at.
+		w.store.machines = map[string][]byte{}
+		if report := w.apply(ApplyOptions{}, newVM("web")); report.Failed || report.Pending || w.record("web").UID == "" {
+			t.Errorf("report %+v, record %+v", report, w.record("web"))
+		}
+		w.expectCalls("web create root", "web start")
+	})
+}
+
 func TestApply_stepThatIsNotObserved_isNoSuccess(t *testing.T) {
 	inWorld(t, func(w *world) {
 		looks := 0

@@ -25,11 +25,16 @@ type execution struct {
 // all executes steps in order until one fails or ctx is cancelled.
 func (x *execution) all(ctx context.Context, steps []Step) error {
 	x.first = len(x.run.result.Steps)
-	for _, s := range steps {
+	for i, s := range steps {
 		if err := ctx.Err(); err != nil {
-			return x.run.interrupted(err)
+			return x.run.interrupted(err, steps[i:])
 		}
-		if err := x.one(ctx, s); err != nil {
+		err := x.one(ctx, s)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			// What was cut off has not failed.
+			return errors.Join(x.run.interrupted(ctx.Err(), steps[i:]), err)
+		case err != nil:
 			return err
 		}
 		x.did = append(x.did, s)
@@ -68,6 +73,8 @@ func (x *execution) do(ctx context.Context, s Step) error {
 	name, ports := x.run.name, x.run.e.cfg.Ports
 	brief, cancel := context.WithTimeout(context.WithoutCancel(ctx), x.briefly())
 	defer cancel()
+	ctx, stop := context.WithTimeout(ctx, x.imaging())
+	defer stop()
 	switch s.Kind {
 	case StepRecordEnd:
 		return x.recordEnd(brief)
@@ -110,6 +117,12 @@ func (x *execution) do(ctx context.Context, s Step) error {
 func (x *execution) briefly() time.Duration {
 	t := x.run.e.cfg.Timing
 	return t.Lock + t.Greeting + t.Query
+}
+
+// imaging bounds a step that works on images.
+func (x *execution) imaging() time.Duration {
+	t := x.run.e.cfg.Timing
+	return x.briefly() + t.Image + t.Snapshot
 }
 
 // recordEnd writes down how the process ended before what tells of it is cleared.
@@ -213,12 +226,14 @@ func (x *execution) snapshotFailed(ctx context.Context, tag string, cause error)
 // without a record would be nobody's.
 func (x *execution) forget(ctx context.Context, s Step) error {
 	e := x.run.e
-	kept, err := e.cfg.Ports.Records.Forget(context.WithoutCancel(ctx), x.run.name, s.DeleteDisks)
+	moving, cancel := context.WithTimeout(context.WithoutCancel(ctx), x.imaging())
+	defer cancel()
+	kept, err := e.cfg.Ports.Records.Forget(moving, x.run.name, s.DeleteDisks)
 	if err != nil {
 		return err
 	}
-	writing, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.Timing.Lock)
-	defer cancel()
+	writing, stop := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.Timing.Lock)
+	defer stop()
 	err = e.cfg.Store.Update(writing, func(tx Tx) error {
 		snaps, err := tx.SnapshotsOf(x.run.name)
 		if err != nil {

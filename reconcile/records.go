@@ -28,6 +28,19 @@ func started(m *state.Machine, uid string) {
 	}
 }
 
+// adopt notes what is observed and was not written down, since whoever did it
+// was cut off or the record is newer than the machine: its uuid, and a start.
+func adopt(m *state.Machine, obs *driver.Observed) {
+	if m.UID == "" && obs.Identity != nil {
+		m.UID = obs.Identity.UID
+	}
+	unrecorded := obs.Presence == driver.Alive && obs.Launched != nil &&
+		obs.Launched.Generation == m.Generation && m.StartedGeneration != m.Generation
+	if unrecorded {
+		started(m, obs.Launched.UID)
+	}
+}
+
 // taken notes that a snapshot is there.
 func taken(s *state.Snapshot, uid string, at time.Time) {
 	s.TakenUID, s.TakenAt, s.Failed = uid, at, ""

@@ -36,6 +36,8 @@ type simHost struct {
 	startTakes, powerOffTakes, jobTakes, readyTakes time.Duration
 	// deaf are guests that hear no power button; deafQEMU does not quit either.
 	deaf, deafQEMU map[string]bool
+	// cutOff is called when a disk is being created, which then never ends by itself.
+	cutOff func()
 	// silent machines do not answer.
 	silent map[string]bool
 }
@@ -293,10 +295,15 @@ func (h *simHost) Forget(_ context.Context, name string, deleteDisks bool) (stri
 	return "/kept/" + name, nil
 }
 
-func (h *simHost) CreateDisk(_ context.Context, vm *manifest.VirtualMachine, disk string) error {
+func (h *simHost) CreateDisk(ctx context.Context, vm *manifest.VirtualMachine, disk string) error {
 	name := vm.Metadata.Name
 	if err := h.call("%s create %s", name, disk); err != nil {
 		return err
+	}
+	if h.cutOff != nil {
+		h.cutOff()
+		<-ctx.Done()
+		return ctx.Err()
 	}
 	h.touch(name, func(m *simMachine) {
 		m.want.Machine = &stateMachine{Object: *vm}
