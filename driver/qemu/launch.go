@@ -12,9 +12,6 @@ import (
 	"github.com/maqet/maqet/internal/layout"
 )
 
-// cleanupTime is how long tidying up may take beyond a context that has ended.
-const cleanupTime = 10 * time.Second
-
 // StartError is a QEMU that ended before it answered.
 type StartError struct {
 	// Exit is how it ended, such as "exit status 1".
@@ -120,9 +117,9 @@ func (d *Driver) clearForStart(name string) error {
 		return err
 	}
 	defer l.close()
-	// The pid file names one process. Another one with the same uuid may be there
-	// too, and it is the disks of this machine that would suffer.
-	if l.standing == standingAbsent && l.identity != nil {
+	// The last process may have had another uuid than the identity that would be
+	// started now, as when disks were brought back from a backup.
+	if l.standing == standingAbsent && l.identity != nil && l.uid() != l.identity.UID {
 		found, err := d.scanner.find(l.identity.UID)
 		if err != nil {
 			return err
@@ -164,32 +161,41 @@ func (l *launch) confirm(ctx context.Context) error {
 // was not.
 func (l *launch) fail(ctx context.Context, cause error) error {
 	d := l.driver
-	outer := ctx.Err()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+	given := ctx.Err()
+	ctx = context.WithoutCancel(ctx)
+	ended := false
+	if errors.Is(cause, qmp.ErrClosed) {
+		// It has let go of its socket, so it is about to end by itself.
+		waiting, cancel := context.WithTimeout(ctx, d.timing.Quit)
+		ended = l.child.wait(waiting) == nil
+		cancel()
+	}
+	ctx, cancel := context.WithTimeout(ctx, d.timing.Kill)
 	defer cancel()
-	err := l.verdict(ctx, outer, cause)
-	if !l.child.over() {
-		err = errors.Join(err, l.child.kill(ctx))
+	var err error
+	if !ended {
+		err = l.child.kill(ctx)
 	}
 	if l.child.over() {
 		err = errors.Join(err, d.removeRun(l.name))
 	}
+	err = errors.Join(l.verdict(ctx, given, ended, cause), err)
 	d.children.forget(l.record)
 	return fail("start", l.name, err, "")
 }
 
-// verdict says why a QEMU was not confirmed. One that let go of its socket is about
-// to end, and how it ends is the answer.
-func (l *launch) verdict(ctx context.Context, outer, cause error) error {
+// verdict says why a QEMU was not confirmed. How it ended by itself is the answer;
+// given is the end of the caller's context, who wants no answer any more.
+func (l *launch) verdict(ctx context.Context, given error, ended bool, cause error) error {
 	d := l.driver
 	switch {
-	case outer != nil:
-		return fail("start", l.name, fmt.Errorf("given up before QEMU answered: %w", outer), "apply again")
-	case errors.Is(cause, qmp.ErrClosed) && l.child.wait(ctx) == nil:
+	case ended:
 		last := lastLine(d.layout.QEMULog(l.name), l.record.LogOffset)
 		return &driver.LifecycleError{
 			VM: l.name, Op: "start", Refused: true, Err: &StartError{Exit: l.child.words(), LastLine: last}, Hint: l.advice(ctx),
 		}
+	case given != nil:
+		return fail("start", l.name, fmt.Errorf("given up before QEMU answered: %w", given), "apply again")
 	case errors.Is(cause, context.DeadlineExceeded):
 		return fail("start", l.name,
 			fmt.Errorf("%w within %s; it was ended", driver.ErrUnresponsive, d.timing.Start), "allow more time with --timeouts start=DURATION")

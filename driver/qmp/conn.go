@@ -153,10 +153,12 @@ func (c *Conn) dispatch(line []byte) error {
 	case m.greeting != nil:
 		c.greeting = *m.greeting
 		close(c.greeted)
-	case !greeted:
-		return protocolError(line, nil, "the first line is no greeting, so this is no QMP socket")
 	case m.event != nil:
+		// A QEMU that is being started may tell of an event before it greets who was
+		// connected before it ran: the two come from different threads of it.
 		c.hub.publish(*m.event)
+	case !greeted:
+		return protocolError(line, nil, "a reply came before the greeting, so this is no QMP socket")
 	default:
 		c.deliver(m.reply)
 	}

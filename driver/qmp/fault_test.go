@@ -64,8 +64,7 @@ func TestDial_peerLies_protocolErrorSaysHow(t *testing.T) {
 		script     qmptest.Script
 	}{
 		{"no QMP", "not a QMP message", func(p *qmptest.Peer) { p.Line("SSH-2.0-OpenSSH_9.2"); p.Stall() }},
-		{"reply first", "no greeting", func(p *qmptest.Peer) { p.Line(`{"return": {}, "id": "1"}`); p.Stall() }},
-		{"event first", "no greeting", func(p *qmptest.Peer) { p.Event("STOP", nil); p.Stall() }},
+		{"reply first", "before the greeting", func(p *qmptest.Peer) { p.Line(`{"return": {}, "id": "1"}`); p.Stall() }},
 		{"greeting without version", "greeting cannot be read", func(p *qmptest.Peer) { p.Line(`{"QMP": {}}`); p.Stall() }},
 		{"greeting of a wrong type", "greeting cannot be read", func(p *qmptest.Peer) { p.Line(`{"QMP": 1}`); p.Stall() }},
 	} {
@@ -79,6 +78,31 @@ func TestDial_peerLies_protocolErrorSaysHow(t *testing.T) {
 				t.Errorf("error %q, want %q in it", err, tc.want)
 			}
 		})
+	}
+}
+
+func TestDial_eventBeforeGreeting_isDeliveredAndNoFault(t *testing.T) {
+	c, err := qmp.Dial(within(t), qmptest.Listen(t, func(p *qmptest.Peer) {
+		p.Event("RESUME", nil)
+		p.Greet()
+		p.Reply(p.Expect("qmp_capabilities"), struct{}{})
+		p.Stall()
+	}), qmp.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	select {
+	case e := <-c.Subscribe().C():
+		if e.Name != "RESUME" {
+			t.Errorf("event %s, want RESUME", e.Name)
+		}
+	default:
+		t.Error("the event was lost")
 	}
 }
 
