@@ -33,6 +33,8 @@ type listing struct {
 	sources []source
 	roots   []string
 	faults  Errors
+	looked  []string // what was looked at below the roots, and the roots; see Survey
+	folders []string // the folders whose names were read
 }
 
 // fileID recognises a file or folder that is reached on two ways.
@@ -41,15 +43,19 @@ type fileID struct{ dev, ino uint64 }
 // lister collects sources. Every file is listed once, however often it is reached.
 type lister struct {
 	listing
-	files   map[fileID]bool
-	folders map[fileID]bool
-	stdin   bool
+	files map[fileID]bool
+	seen  map[fileID]bool // folders
+	stdin bool
+}
+
+func newLister() *lister {
+	return &lister{files: map[fileID]bool{}, seen: map[fileID]bool{}}
 }
 
 // listSources finds the files behind paths: in the order given, folders in the
 // order of their names.
 func listSources(ctx context.Context, paths []string) (listing, error) {
-	l := &lister{files: map[fileID]bool{}, folders: map[fileID]bool{}}
+	l := newLister()
 	cwd, err := os.Getwd()
 	if err != nil {
 		return listing{}, fmt.Errorf("find the working directory: %w", err)
@@ -89,6 +95,7 @@ func (l *lister) fault(name, msg, hint string, err error) {
 
 // given lists a path a person named: a file is read whatever its extension.
 func (l *lister) given(ctx context.Context, name, path string) error {
+	l.looked = append(l.looked, path)
 	info, err := os.Stat(path)
 	if err != nil {
 		hint := "check the path; nothing is deleted because of a path that cannot be read"
@@ -118,11 +125,13 @@ func (l *lister) folder(ctx context.Context, ign *ignores, rel []string, name, p
 		return err
 	}
 	if id, ok := idOf(info); ok {
-		if l.folders[id] {
+		if l.seen[id] {
 			return nil
 		}
-		l.folders[id] = true
+		l.seen[id] = true
 	}
+	l.looked = append(l.looked, filepath.Join(path, ignoreFile))
+	l.folders = append(l.folders, path)
 	entries, err := os.ReadDir(path)
 	if err != nil {
 		l.fault(name, "the folder cannot be read", "make it readable; nothing is deleted because of a folder that cannot be read", pathCause(err))
@@ -152,6 +161,7 @@ func (l *lister) entry(ctx context.Context, ign *ignores, rel []string, folder, 
 	if entry.Type().IsRegular() && !wanted {
 		return nil
 	}
+	l.looked = append(l.looked, path)
 	info, err := os.Stat(path)
 	switch {
 	case err != nil && !wanted && entry.Type()&fs.ModeSymlink != 0 && !errors.Is(err, fs.ErrPermission):
