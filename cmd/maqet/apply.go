@@ -142,11 +142,12 @@ func loadForHost(ctx context.Context, a *app, files *fileFlags) (*manifest.Set, 
 }
 
 func runApply(ctx context.Context, a *app, set *manifest.Set, opt reconcile.ApplyOptions) error {
-	p := newProgress(a.env)
+	p := newProgress(a)
 	engine, err := a.engine(p.report)
 	if err != nil {
 		return err
 	}
+	p.begin(everything, fmt.Sprintf("looking at %s, or waiting for another maqet", describeCount(len(set.VMs()), "machine")))
 	report, err := engine.Apply(ctx, set, opt)
 	p.stop()
 	if err != nil && len(report.Results) == 0 {
@@ -173,10 +174,7 @@ func printReport(a *app, report reconcile.Report) {
 		}
 	}
 	if report.Interrupted {
-		fmt.Fprintln(a.env.err, "Interrupted. What is printed above was done and observed.")
-		for _, name := range report.NotDone {
-			fmt.Fprintf(a.env.err, "vm/%s is not settled; run the same command again to go on\n", name)
-		}
+		fmt.Fprintln(a.env.err, interruptedText)
 	}
 }
 

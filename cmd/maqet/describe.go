@@ -27,11 +27,7 @@ last process ended, holds, snapshots, what is pending, and what apply would do n
 			if err != nil {
 				return err
 			}
-			engine, err := a.reader(nil)
-			if err != nil {
-				return err
-			}
-			views, err := engine.Views(cmd.Context(), names, driver.DepthFull)
+			views, err := look(cmd.Context(), a, names, driver.DepthFull)
 			if err != nil {
 				return err
 			}
@@ -79,7 +75,7 @@ func describeMachine(env environment, v reconcile.View) {
 	}
 	top.add("Restarts", strconv.Itoa(s.Restarts))
 	if s.Hold != nil {
-		top.add("Hold", describeHold(s.Hold)+" "+m.Object.Metadata.Name)
+		top.add("Hold", describeHold(m.Object.Metadata.Name, s.Hold))
 	}
 	if s.Deleting != nil {
 		top.add("Deleting", fmt.Sprintf("since %s, asked for by %s", timeCell(s.Deleting.Since), s.Deleting.Who))

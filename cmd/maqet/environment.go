@@ -18,6 +18,8 @@ type environment struct {
 	uid    int
 	// outTTY and errTTY tell whether a person looks at the stream.
 	outTTY, errTTY bool
+	// size is the columns and rows of stderr's terminal; zero where unknown.
+	size func() (columns, rows int)
 }
 
 func stdEnvironment() environment {
@@ -30,11 +32,20 @@ func stdEnvironment() environment {
 		in: os.Stdin, out: os.Stdout, err: os.Stderr,
 		getenv: os.Getenv, home: home, uid: os.Getuid(),
 		outTTY: isTerminal(os.Stdout), errTTY: isTerminal(os.Stderr),
+		size: func() (int, int) { return terminalSize(os.Stderr) },
 	}
 }
 
 func isTerminal(f *os.File) bool {
 	return term.IsTerminal(int(f.Fd()))
+}
+
+func terminalSize(f *os.File) (columns, rows int) {
+	columns, rows, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0, 0
+	}
+	return columns, rows
 }
 
 // color tells whether output may have colour (https://no-color.org).

@@ -114,15 +114,11 @@ func objectOf(v reconcile.View) machineObject {
 }
 
 func getMachines(ctx context.Context, a *app, names []string, f format) error {
-	engine, err := a.reader(nil)
-	if err != nil {
-		return err
-	}
 	depth := driver.DepthBrief
 	if f.structured() || f.kind == "wide" {
 		depth = driver.DepthFull
 	}
-	views, err := engine.Views(ctx, names, depth)
+	views, err := look(ctx, a, names, depth)
 	if err != nil {
 		return err
 	}
@@ -148,6 +144,19 @@ func getMachines(ctx context.Context, a *app, names []string, f format) error {
 	}
 	printMachines(a.env, views, f.kind == "wide")
 	return nil
+}
+
+// look looks at the named machines, or at all. One that does not answer takes
+// as long as its limit, so a person is told what is waited for.
+func look(ctx context.Context, a *app, names []string, depth driver.Depth) ([]reconcile.View, error) {
+	engine, err := a.reader(nil)
+	if err != nil {
+		return nil, err
+	}
+	p := newProgress(a)
+	defer p.stop()
+	p.begin(everything, "waiting for the answer of every QEMU")
+	return engine.Views(ctx, names, depth)
 }
 
 func printMachines(env environment, views []reconcile.View, wide bool) {

@@ -74,11 +74,7 @@ func snapshotObjects(ctx context.Context, a *app) ([]snapshotObject, error) {
 	if err != nil || len(stored) == 0 {
 		return nil, err
 	}
-	engine, err := a.reader(nil)
-	if err != nil {
-		return nil, err
-	}
-	views, err := engine.Views(ctx, nil, driver.DepthFull)
+	views, err := look(ctx, a, nil, driver.DepthFull)
 	if err != nil {
 		return nil, err
 	}

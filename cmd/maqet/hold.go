@@ -60,7 +60,7 @@ func onMachines(ctx context.Context, a *app, args []string, do func(context.Cont
 	if err != nil {
 		return err
 	}
-	p := newProgress(a.env)
+	p := newProgress(a)
 	engine, err := a.engine(p.report)
 	if err != nil {
 		return err

@@ -37,7 +37,12 @@ serial: {log: true}. With --qemu print what QEMU itself wrote.`,
 			if emulator {
 				request.Kind = qemu.LogQEMU
 			}
-			return r.driver.Logs(cmd.Context(), name, request, a.env.out)
+			err = r.driver.Logs(cmd.Context(), name, request, a.env.out)
+			if request.Follow && cmd.Context().Err() != nil {
+				// Interrupting is how following ends: nothing needs to be said.
+				return &outcomeError{code: exitInterrupted}
+			}
+			return err
 		},
 	}
 	cmd.Flags().BoolVarP(&request.Follow, "follow", "f", false, "go on with what is written later, until interrupted")

@@ -99,7 +99,8 @@ func writeJSONPath(out io.Writer, template string, v any) error {
 	if !strings.Contains(template, "{") {
 		template = "{" + template + "}"
 	}
-	jp := jsonpath.New("output")
+	// A key that is not there prints nothing, as in kubectl: a stopped machine has no pid.
+	jp := jsonpath.New("output").AllowMissingKeys(true)
 	if err := jp.Parse(template); err != nil {
 		return usagef("-o jsonpath=%s: %w", template, err)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -89,7 +90,7 @@ func printPlan(env environment, report reconcile.PlanReport) {
 			}
 		}
 		if m.Held != nil {
-			fmt.Fprintf(env.out, "  %s\n", describeHold(m.Held))
+			fmt.Fprintf(env.out, "  %s\n", describeHold(m.Machine, m.Held))
 		}
 		for _, p := range m.Problems {
 			fmt.Fprintf(env.out, "  ! %s: %s; %s\n", p.Reason, p.Message, p.Hint)
@@ -107,13 +108,21 @@ func printPlan(env environment, report reconcile.PlanReport) {
 		fmt.Fprintf(env.out, "%s: nothing to do\n", describeCount(len(report.Machines), "machine"))
 		return
 	}
-	fmt.Fprintf(env.out, "%s: %d with nothing to do; changes:", describeCount(len(report.Machines), "machine"), idle)
+	fmt.Fprintf(env.out, "%s: %d with nothing to do%s\n", describeCount(len(report.Machines), "machine"), idle, describeCounts(counts))
+}
+
+// describeCounts is "; changes: 2 live, 1 restart", or nothing without changes.
+func describeCounts(counts map[reconcile.Class]int) string {
+	var parts []string
 	for _, class := range allClasses() {
 		if n := counts[class]; n > 0 {
-			fmt.Fprintf(env.out, " %d %s", n, class)
+			parts = append(parts, fmt.Sprintf("%d %s", n, class))
 		}
 	}
-	fmt.Fprintln(env.out)
+	if len(parts) == 0 {
+		return ""
+	}
+	return "; changes: " + strings.Join(parts, ", ")
 }
 
 func allClasses() []reconcile.Class {
@@ -176,7 +185,7 @@ func describeStep(s reconcile.Step) string {
 }
 
 // describeHold says who overrides what, why, and until when.
-func describeHold(h *state.Hold) string {
+func describeHold(machine string, h *state.Hold) string {
 	text := "held"
 	if h.PowerState != "" {
 		text += " " + string(h.PowerState)
@@ -188,5 +197,5 @@ func describeHold(h *state.Hold) string {
 	if h.Why != "" {
 		text += fmt.Sprintf(" (%s)", h.Why)
 	}
-	return text + "; end it with: maqet release"
+	return text + "; end it with: maqet release " + machine
 }

@@ -66,9 +66,13 @@ func act(ctx context.Context, a *app, names []string, engine *reconcile.Engine, 
 ) error {
 	results := make([]reconcile.Result, len(names))
 	errs := make([]error, len(names))
+	p.beginAll(names)
 	var wg sync.WaitGroup
 	for i, name := range names {
-		wg.Go(func() { results[i], errs[i] = do(ctx, engine, name) })
+		wg.Go(func() {
+			results[i], errs[i] = do(ctx, engine, name)
+			p.end("vm/" + name)
+		})
 	}
 	wg.Wait()
 	p.stop()
@@ -79,10 +83,13 @@ func act(ctx context.Context, a *app, names []string, engine *reconcile.Engine, 
 			printLeftovers(a.env, results[i])
 			err = resultOutcome(results[i])
 		} else if !isOutcome(err) {
-			printError(a.env, err)
+			printResultError(a.env, names[i], err)
 			err = &printedError{err}
 		}
 		worst = worse(ctx, worst, err)
+	}
+	if exitCode(ctx, worst) == exitInterrupted {
+		fmt.Fprintln(a.env.err, interruptedText)
 	}
 	return worst
 }
@@ -90,16 +97,23 @@ func act(ctx context.Context, a *app, names []string, engine *reconcile.Engine, 
 func isOutcome(err error) bool { return errors.As(err, new(*outcomeError)) }
 
 // resultOutcome is the exit code of one machine's result. A hold is what these
-// commands make, so it is no pending change here.
+// commands make, and a change that waits for a restart is not what they were
+// asked for, so neither is pending here.
 func resultOutcome(r reconcile.Result) error {
-	switch {
-	case r.Err != nil:
+	if r.Err != nil {
 		return &printedError{r.Err}
-	case len(r.Plan.Problems) > 0:
-		return &outcomeError{code: exitFailed}
-	default:
-		return nil
 	}
+	code := exitDone
+	for _, problem := range r.Plan.Problems {
+		if !problem.Owed() {
+			return &outcomeError{code: exitFailed}
+		}
+		code = exitPending
+	}
+	if code != exitDone {
+		return &outcomeError{code: code}
+	}
+	return nil
 }
 
 // worse keeps the error whose exit code comes first in exitCodesHelp.
@@ -198,7 +212,7 @@ func setPower(ctx context.Context, a *app, to target, args []string, want manife
 	if err != nil {
 		return err
 	}
-	p := newProgress(a.env)
+	p := newProgress(a)
 	engine, err := a.engine(p.report)
 	if err != nil {
 		return err
@@ -229,7 +243,7 @@ take effect.`,
 		Example:           "  maqet restart web",
 		ValidArgsFunction: completeMachines(a, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p := newProgress(a.env)
+			p := newProgress(a)
 			engine, err := a.engine(p.report)
 			if err != nil {
 				return err

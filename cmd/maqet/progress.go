@@ -2,17 +2,21 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
-
-	live "github.com/jedib0t/go-pretty/v6/progress"
 
 	"github.com/maqet/maqet/reconcile"
 )
 
-// patience is how long something may last before a person is told what is
-// being waited for.
-const patience = time.Second
+const (
+	// patience is how long something may last before a person is told what is
+	// being waited for.
+	patience = time.Second
+	// beat is how often live lines are drawn again.
+	beat = 250 * time.Millisecond
+)
 
 // progress prints each step as it is confirmed, and what is waited for when
 // that takes longer than patience: a live line per machine on a terminal, one
@@ -21,36 +25,79 @@ type progress struct {
 	env environment
 
 	mu sync.Mutex
-	// waiting holds what is begun and not confirmed, by machine.
+	// waiting holds what is begun and not confirmed, by subject, such as vm/web.
 	waiting map[string]*waiting
-	// screen draws live lines; nil until one is needed, always nil in a pipe.
-	screen  live.Writer
-	stopped bool
-	drawn   sync.WaitGroup
-}
-
-type waiting struct {
+	// screen draws live lines; nil where there is no terminal.
+	screen *screen
+	// timer beats while something is waited for.
 	timer   *time.Timer
-	tracker *live.Tracker
+	stopped bool
 }
 
-func newProgress(env environment) *progress {
-	return &progress{env: env, waiting: map[string]*waiting{}}
+// waiting is what one subject waits for.
+type waiting struct {
+	message string
+	since   time.Time
+	// told is true once the plain line was printed.
+	told bool
+}
+
+// newProgress draws live lines only where a person looks at both streams and
+// no log is written between them.
+func newProgress(a *app) *progress {
+	env := a.env
+	p := &progress{env: env, waiting: map[string]*waiting{}}
+	if env.outTTY && env.errTTY && !a.globals.verbose {
+		p.screen = &screen{out: env.err, size: env.size}
+		if env.color(env.errTTY) {
+			p.screen.style = styleDim
+		}
+	}
+	return p
 }
 
 // report is told of every step by the engine.
 func (p *progress) report(ev reconcile.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.settle(ev.Machine, ev.Err == nil)
+	delete(p.waiting, everything)
 	switch {
 	case ev.Err != nil:
 		// The machine's result carries the error; it is printed once, there.
+		delete(p.waiting, "vm/"+ev.Machine)
 	case ev.Done:
+		delete(p.waiting, "vm/"+ev.Machine)
 		p.line(ev.Machine, ev.Message)
-	case !p.stopped:
-		p.expect(ev)
+	default:
+		p.expect("vm/"+ev.Machine, ev.Message)
 	}
+}
+
+// begin tells of something that may take long and that no step reports. It is
+// over with the next event of the subject, or with stop.
+func (p *progress) begin(subject, message string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.expect(subject, message)
+}
+
+// everything is the subject of what concerns no machine alone. It is over with
+// the first event of any machine.
+const everything = "maqet"
+
+// beginAll begins for machines that wait until they may be looked at: another
+// maqet may be acting on them, or too many are starting.
+func (p *progress) beginAll(names []string) {
+	for _, name := range names {
+		p.begin("vm/"+name, "waiting for its turn")
+	}
+}
+
+// end ends what was begun for a subject.
+func (p *progress) end(subject string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.waiting, subject)
 }
 
 // note prints a line that no step reported.
@@ -60,137 +107,71 @@ func (p *progress) note(machine, message string) {
 	p.line(machine, message)
 }
 
+// line prints a lasting line above the live ones.
 func (p *progress) line(machine, message string) {
-	text := fmt.Sprintf("vm/%s %s", machine, message)
 	if p.screen != nil {
-		p.screen.Log("%s", text)
-		return
+		p.screen.clear()
 	}
-	fmt.Fprintln(p.env.out, text)
+	fmt.Fprintf(p.env.out, "vm/%s %s\n", machine, message)
+	p.show()
 }
 
-// expect arranges that a person is told when ev takes long.
-func (p *progress) expect(ev reconcile.Event) {
-	w := &waiting{}
-	p.waiting[ev.Machine] = w
-	w.timer = time.AfterFunc(patience, func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if p.stopped || p.waiting[ev.Machine] != w {
-			return
+// expect arranges that a person is told when something takes long. A wait that
+// is begun again for the same thing has lasted since its first beginning.
+func (p *progress) expect(subject, message string) {
+	if w := p.waiting[subject]; p.stopped || w != nil && w.message == message {
+		return
+	}
+	p.waiting[subject] = &waiting{message: message, since: time.Now()}
+	if p.timer == nil {
+		p.timer = time.AfterFunc(beat, p.tick)
+	}
+}
+
+func (p *progress) tick() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stopped {
+		return
+	}
+	p.show()
+	if len(p.waiting) == 0 {
+		p.timer = nil
+		return
+	}
+	p.timer.Reset(beat)
+}
+
+// show tells of every wait that outlasts patience.
+func (p *progress) show() {
+	var live []string
+	for _, subject := range slices.Sorted(maps.Keys(p.waiting)) {
+		w := p.waiting[subject]
+		lasted := time.Since(w.since)
+		switch {
+		case lasted < patience:
+		case p.screen != nil:
+			live = append(live, fmt.Sprintf("%s %s ... %ds", subject, w.message, int(lasted.Seconds())))
+		case !w.told:
+			w.told = true
+			fmt.Fprintf(p.env.err, "%s %s ...\n", subject, w.message)
 		}
-		p.show(ev, w)
-	})
-}
-
-func (p *progress) show(ev reconcile.Event, w *waiting) {
-	if !p.env.errTTY || !p.env.outTTY {
-		fmt.Fprintf(p.env.err, "vm/%s %s ...\n", ev.Machine, ev.Message)
-		return
 	}
-	if p.screen == nil {
-		p.screen = newScreen(p.env)
-		p.drawn.Go(p.screen.Render)
-	}
-	w.tracker = &live.Tracker{Message: fmt.Sprintf("vm/%s %s", ev.Machine, ev.Message), RemoveOnCompletion: true}
-	p.screen.AppendTracker(w.tracker)
-}
-
-func newScreen(env environment) live.Writer {
-	screen := live.NewWriter()
-	screen.SetOutputWriter(env.err)
-	screen.SetAutoStop(false)
-	screen.SetUpdateFrequency(100 * time.Millisecond)
-	screen.SetTrackerPosition(live.PositionRight)
-	style := live.StyleDefault
-	style.Visibility = live.StyleVisibility{Time: true, TrackerOverall: false}
-	if env.color(env.errTTY) {
-		style.Colors.Message = styleDim
-	}
-	screen.SetStyle(style)
-	return screen
-}
-
-// settle ends what was shown of a machine.
-func (p *progress) settle(machine string, ok bool) {
-	w := p.waiting[machine]
-	if w == nil {
-		return
-	}
-	delete(p.waiting, machine)
-	w.timer.Stop()
-	switch {
-	case w.tracker == nil:
-	case ok:
-		w.tracker.MarkAsDone()
-	default:
-		w.tracker.MarkAsErrored()
+	if p.screen != nil && !slices.Equal(live, p.screen.drawn) {
+		p.screen.draw(live)
 	}
 }
 
 // stop ends all live lines; later lines are plain.
 func (p *progress) stop() {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.stopped = true
-	for machine := range p.waiting {
-		p.settle(machine, true)
+	clear(p.waiting)
+	if p.timer != nil {
+		p.timer.Stop()
 	}
-	screen := p.screen
-	p.mu.Unlock()
-	if screen == nil {
-		return
+	if p.screen != nil {
+		p.screen.clear()
 	}
-	screen.Stop()
-	p.drawn.Wait()
-	p.mu.Lock()
-	p.screen = nil
-	p.mu.Unlock()
-}
-
-// printLeftovers prints what a machine's result says besides its steps: why it
-// failed, what is wrong, what is owed.
-func printLeftovers(env environment, r reconcile.Result) {
-	if r.Err != nil {
-		printError(env, r.Err)
-	}
-	for _, problem := range r.Plan.Problems {
-		if r.Err != nil && problem.Err != nil {
-			continue
-		}
-		printProblem(env, r.Machine, problem)
-	}
-	if r.KeptAt != "" {
-		announce(env, r.Machine, "disks are kept in %s", r.KeptAt)
-	}
-	if r.Plan.Held != nil {
-		announce(env, r.Machine, "%s", describeHold(r.Plan.Held))
-	}
-	for _, c := range r.Plan.Changes {
-		if c.Pending {
-			announce(env, r.Machine, "pending: %s", describeChange(c))
-		}
-	}
-	if owesRestart(r.Plan) {
-		announce(env, r.Machine, "needs a restart for that: maqet restart %s, or apply with --allow-restart", r.Machine)
-	}
-}
-
-func printProblem(env environment, machine string, problem reconcile.Problem) {
-	text := fmt.Sprintf("vm/%s %s: %s", machine, problem.Reason, problem.Message)
-	if env.color(env.errTTY) {
-		text = styleBad.Sprintf("vm/%s", machine) + fmt.Sprintf(" %s: %s", problem.Reason, problem.Message)
-	}
-	if problem.Hint != "" {
-		text += "; " + problem.Hint
-	}
-	fmt.Fprintln(env.err, text)
-}
-
-func owesRestart(p reconcile.Plan) bool {
-	for _, c := range p.Changes {
-		if c.Pending && c.Class == reconcile.ClassRestart {
-			return true
-		}
-	}
-	return false
 }

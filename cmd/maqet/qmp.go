@@ -118,6 +118,9 @@ func runQMP(ctx context.Context, a *app, name, command string, arguments map[str
 	if err := mustKnow(ctx, a, name, "qmp"); err != nil {
 		return err
 	}
+	p := newProgress(a)
+	p.begin("vm/"+name, "waiting for the answer to "+command)
+	defer p.stop()
 	var answer json.RawMessage
 	err = r.driver.Visit(ctx, name, func(ctx context.Context, c *qmp.Conn) error {
 		var args any
@@ -128,6 +131,7 @@ func runQMP(ctx context.Context, a *app, name, command string, arguments map[str
 		defer cancel()
 		return c.Do(ctx, command, args, &answer)
 	})
+	p.stop()
 	if command == "quit" && errors.Is(err, qmp.ErrClosed) {
 		// QEMU may end before its answer is read; that is what was asked for.
 		answer, err = json.RawMessage("{}"), nil

@@ -16,8 +16,27 @@ import (
 type rendered struct {
 	Name string   `json:"name"`
 	Argv []string `json:"argv"`
-	// Files are the descriptors that QEMU gets, from 3 on.
-	Files []qemu.File `json:"files"`
+	// Files are the descriptors that QEMU gets besides the standard ones.
+	Files []renderedFile `json:"files"`
+}
+
+// renderedFile is a descriptor that maqet opens and passes to QEMU.
+type renderedFile struct {
+	FD   int    `json:"fd"`
+	Kind string `json:"kind"`
+	// NIC is the card that the tap is for.
+	NIC string `json:"nic,omitempty"`
+}
+
+// firstFD is the number of the first passed descriptor, behind the standard ones.
+const firstFD = 3
+
+func renderedFiles(files []qemu.File) []renderedFile {
+	all := make([]renderedFile, 0, len(files))
+	for i, f := range files {
+		all = append(all, renderedFile{FD: firstFD + i, Kind: string(f.Kind), NIC: f.NIC})
+	}
+	return all
 }
 
 func newRender(a *app) *cobra.Command {
@@ -108,7 +127,7 @@ func renderAll(ctx context.Context, a *app, machines []*manifest.VirtualMachine,
 		if err != nil {
 			return err
 		}
-		all = append(all, rendered{Name: vm.Metadata.Name, Argv: command.Argv, Files: command.Files})
+		all = append(all, rendered{Name: vm.Metadata.Name, Argv: command.Argv, Files: renderedFiles(command.Files)})
 	}
 	switch {
 	case f.structured() && len(all) == 1:

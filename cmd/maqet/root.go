@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -11,6 +12,8 @@ import (
 
 // run executes one command line and returns its exit code.
 func run(ctx context.Context, args []string, env environment) int {
+	out := &answer{to: env.out}
+	env.out = out
 	a := &app{env: env}
 	root := newRoot(a)
 	root.SetArgs(args)
@@ -19,11 +22,34 @@ func run(ctx context.Context, args []string, env environment) int {
 	root.SetErr(env.err)
 	err := root.ExecuteContext(ctx)
 	a.close(context.WithoutCancel(ctx))
+	if err == nil && out.err != nil {
+		err = fmt.Errorf("write the answer: %w; what was asked for was done", out.err)
+	}
 	code := exitCode(ctx, err)
-	if err != nil && err.Error() != "" && !errors.As(err, new(*printedError)) {
+	switch {
+	case err == nil, err.Error() == "", errors.As(err, new(*printedError)):
+	case code == exitInterrupted:
+		fmt.Fprintln(env.err, "Interrupted:", err)
+	default:
 		printError(env, err)
 	}
 	return code
+}
+
+// answer is standard output, which remembers that it could not be written: a
+// full disk must not look like success.
+type answer struct {
+	to  io.Writer
+	err error
+}
+
+// Write writes through, and keeps the first error.
+func (w *answer) Write(b []byte) (int, error) {
+	n, err := w.to.Write(b)
+	if err != nil && w.err == nil {
+		w.err = err
+	}
+	return n, err
 }
 
 // printedError is an error that the command has shown already.

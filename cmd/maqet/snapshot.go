@@ -77,11 +77,7 @@ func newSnapshotList(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			engine, err := a.reader(nil)
-			if err != nil {
-				return err
-			}
-			views, err := engine.Views(cmd.Context(), []string{name}, driver.DepthFull)
+			views, err := look(cmd.Context(), a, []string{name}, driver.DepthFull)
 			if err != nil {
 				return err
 			}
@@ -136,11 +132,15 @@ func restoreSnapshot(ctx context.Context, a *app, vm, tag string) error {
 	if err != nil {
 		return err
 	}
+	p := newProgress(a)
+	p.begin("vm/"+vm, "setting its disks back")
+	defer p.stop()
 	return engine.Locked(ctx, vm, func(ctx context.Context, v reconcile.View) error {
 		report, err := r.driver.RestoreSnapshot(ctx, &v.Machine.Object, v.Observed, tag)
 		if err != nil {
 			return err
 		}
+		p.stop()
 		announce(a.env, vm, "disks %s set back to snapshot %s", strings.Join(report.Disks, ", "), tag)
 		if report.Note != "" {
 			fmt.Fprintln(a.env.out, report.Note)
