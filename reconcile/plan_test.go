@@ -72,6 +72,8 @@ func TestPlanMachine_absent_startsOrSaysWhyNot(t *testing.T) {
 		},
 		{"left over intent", newScene().up().down(driver.EndStopped).recorded().intent(driver.IntentStop, driver.StageQuit, time.Hour), "clear-intent; start;", PhasePending},
 		{"disk lost", crash().recorded().with(func(s *scene) { delete(s.obs.Files, "root") }), "!DiskLost", PhaseFailed},
+		{"disk lost while the spec changed", crash().recorded().edit(func(s *manifest.VirtualMachineSpec) { s.Memory.Size *= 2 }).
+			with(func(s *scene) { delete(s.obs.Files, "root") }), "!DiskLost", PhasePending},
 		{"disk added", crash().recorded().edit(func(s *manifest.VirtualMachineSpec) {
 			s.Disks = append(s.Disks, manifest.Disk{Name: "data", Size: 1 << 30})
 		}), "identity; create-disk data; start;", PhasePending},

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/maqet/maqet/driver"
@@ -122,7 +123,7 @@ func (p *planner) disksToCreate() (creates []manifest.Disk, ok bool) {
 			ok = false
 			p.problem(ReasonDiskMissing, fmt.Sprintf("disk %s: there is no file %s", d.Name, d.File),
 				"make the file or correct spec.disks["+d.Name+"].file")
-		case p.ran():
+		case p.ran() || slices.Contains(p.rec.StartedDisks, d.Name):
 			// An empty disk in its place would boot a guest without its data.
 			ok = false
 			p.problem(ReasonDiskLost, fmt.Sprintf("disk %s was there when the machine last ran and its file %s is gone", d.Name, f.Path),

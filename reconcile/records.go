@@ -18,6 +18,10 @@ func started(m *state.Machine, uid string) {
 		m.Restarts++
 	}
 	m.StartedGeneration = m.Generation
+	m.StartedDisks = nil
+	for _, d := range m.Object.Spec.Disks {
+		m.StartedDisks = append(m.StartedDisks, d.Name)
+	}
 	if uid != "" {
 		m.UID = uid
 	}

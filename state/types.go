@@ -35,6 +35,9 @@ type Machine struct {
 	Starts int `json:"starts,omitempty"`
 	// StartedGeneration is the generation that was last started; 0 before the first start.
 	StartedGeneration int64 `json:"startedGeneration,omitempty"`
+	// StartedDisks are the disks of the last start: one whose file is gone since
+	// was lost, and is not made anew.
+	StartedDisks []string `json:"startedDisks,omitempty"`
 	// LastTermination is how the last process ended.
 	LastTermination *Termination `json:"lastTermination,omitempty"`
 	// Conditions remembers when a condition last changed.
