@@ -3,6 +3,7 @@ package qemu
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/maqet/maqet/driver"
@@ -59,14 +60,13 @@ func first(ctx context.Context, waits []func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	results := make(chan error, len(waits))
+	var all sync.WaitGroup
 	for _, wait := range waits {
-		go func() { results <- wait(ctx) }()
+		all.Go(func() { results <- wait(ctx) })
 	}
 	err := <-results
 	cancel()
-	for range len(waits) - 1 {
-		<-results
-	}
+	all.Wait()
 	return err
 }
 

@@ -119,7 +119,7 @@ func TestStart_badDevice_saysQEMUsLastWordsAndLeavesNothing(t *testing.T) {
 	if !life.Refused || life.VM != "web" || start.Exit != "exit status 1" || !strings.Contains(start.LastLine, "no-such-device") {
 		t.Errorf("Start = %+v with %+v", life, start)
 	}
-	if files := r.runFiles("web"); len(files) > 0 {
+	if files := r.runFiles(); len(files) > 0 {
 		t.Errorf("the run dir still holds %v", files)
 	}
 	if o := r.observe(vm, driver.DepthBrief, driver.Absent); o.Ended != nil {
@@ -200,7 +200,7 @@ func TestStart_lookAlikeHasTheUUID_isRefusedAndUntouched(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stranger := exec.Command("/bin/sh", "-c", "read -r line", "x", "-uuid", id.UID) //nolint:noctx // it ends with its input
+	stranger := exec.Command("/bin/sh", "-c", "read -r line", "x", "-uuid", id.UID) //nolint:gosec // G204: a shell that waits for its input
 	in, err := stranger.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -268,11 +268,11 @@ func TestStart_racedByTwoMaqets_oneProcess(t *testing.T) {
 // guest's monitor.
 func silentQEMU(t *testing.T) string {
 	t.Helper()
-	real, err := exec.LookPath("qemu-system-x86_64")
+	path, err := exec.LookPath("qemu-system-x86_64")
 	if err != nil {
 		t.Skip("qemu-system-x86_64 is not installed")
 	}
-	return program(t, `for word; do if [ "$word" = -uuid ]; then exec sleep 60; fi; done; exec `+real+` "$@"`+"\n")
+	return program(t, `for word; do if [ "$word" = -uuid ]; then exec sleep 60; fi; done; exec `+path+` "$@"`+"\n")
 }
 
 func TestStart_contextEnds_processAndRunDirAreGone(t *testing.T) {
@@ -287,7 +287,7 @@ func TestStart_contextEnds_processAndRunDirAreGone(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) || lifecycle(err) == nil {
 		t.Errorf("Start = %v, want the context's end", err)
 	}
-	if files := r.runFiles("web"); len(files) > 0 {
+	if files := r.runFiles(); len(files) > 0 {
 		t.Errorf("the run dir still holds %v", files)
 	}
 	r.observe(vm, driver.DepthBrief, driver.Absent)

@@ -58,7 +58,7 @@ func BenchmarkStart_q35Raw(b *testing.B) {
 			r.must(err)
 			files = append(files, l)
 		}
-		p := exec.Command(cmd.Argv[0], cmd.Argv[1:]...) //nolint:gosec,noctx // ended below
+		p := exec.Command(cmd.Argv[0], cmd.Argv[1:]...) //nolint:gosec // ended below
 		p.ExtraFiles = files
 		r.must(p.Start())
 		for _, f := range files {

@@ -162,10 +162,11 @@ func (r *rig) waitChild(k *child) {
 	}
 }
 
-// runFiles are the names in a machine's run dir; none when there is no such folder.
-func (r *rig) runFiles(name string) []string {
+// runFiles are the names in the run dir of the machine web; none when there is no
+// such folder.
+func (r *rig) runFiles() []string {
 	r.t.Helper()
-	entries, err := os.ReadDir(r.layout.RunDir(name))
+	entries, err := os.ReadDir(r.layout.RunDir("web"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		r.t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/fsnotify/fsnotify"
 )
@@ -115,9 +116,9 @@ func tailOffset(f *os.File, lines int) (int64, error) {
 		if _, err := f.ReadAt(part, at); err != nil && !errors.Is(err, io.EOF) {
 			return 0, err
 		}
-		for i := len(part) - 1; i >= 0; i-- {
+		for i, c := range slices.Backward(part) {
 			// The newline at the very end closes the last line and begins none.
-			if part[i] != '\n' || at+int64(i) == end-1 {
+			if c != '\n' || at+int64(i) == end-1 {
 				continue
 			}
 			if left--; left <= 0 {

@@ -191,8 +191,7 @@ func (o *observation) busy(err error) {
 // lookFailed says that looking itself failed.
 func (o *observation) lookFailed(err error) {
 	hint := "try again"
-	var record *RecordError
-	if errors.As(err, &record) {
+	if record, ok := errors.AsType[*RecordError](err); ok {
 		hint = record.Hint
 	}
 	o.unknown(driver.ReasonLookFailed, err.Error(), hint)

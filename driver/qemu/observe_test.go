@@ -100,7 +100,7 @@ func TestObserve_ended_saysWhy(t *testing.T) {
 			if !strings.Contains(o.Ended.LastLine, c.wantLine) {
 				t.Errorf("LastLine = %q, want %q in it", o.Ended.LastLine, c.wantLine)
 			}
-			if left := slices.Contains(r.runFiles("web"), "qemu.pid"); left != c.keepsPIDs {
+			if left := slices.Contains(r.runFiles(), "qemu.pid"); left != c.keepsPIDs {
 				t.Errorf("pid file left: %v, want %v", left, c.keepsPIDs)
 			}
 			// Another maqet, which watched nothing, comes to the same conclusion.
@@ -110,8 +110,8 @@ func TestObserve_ended_saysWhy(t *testing.T) {
 				t.Errorf("another maqet sees %+v", seen.Ended)
 			}
 			r.must(r.ClearRun(t.Context(), "web"))
-			if o := r.observe(vm, driver.DepthBrief, driver.Absent); o.Ended != nil || len(r.runFiles("web")) > 0 {
-				t.Errorf("after ClearRun: Ended %+v, files %v", o.Ended, r.runFiles("web"))
+			if o := r.observe(vm, driver.DepthBrief, driver.Absent); o.Ended != nil || len(r.runFiles()) > 0 {
+				t.Errorf("after ClearRun: Ended %+v, files %v", o.Ended, r.runFiles())
 			}
 		})
 	}
@@ -167,12 +167,12 @@ func TestObserve_socketBusy_isUnknownAndNamesTheHolder(t *testing.T) {
 	r.start(vm, false)
 	other := rigAt(t, r.layout)
 	other.timing.Lock = 100 * time.Millisecond
-	err := r.Visit(t.Context(), "web", func(context.Context, *qmp.Conn) error {
-		o := other.observe(vm, driver.DepthBrief, driver.Unknown)
-		if o.Reason != driver.ReasonSocketBusy || !strings.Contains(o.Message, strconv.Itoa(os.Getpid())) {
+	err := r.Visit(t.Context(), "web", func(ctx context.Context, _ *qmp.Conn) error {
+		o := other.Observe(ctx, "web", vm, driver.DepthBrief)
+		if o.Presence != driver.Unknown || o.Reason != driver.ReasonSocketBusy || !strings.Contains(o.Message, strconv.Itoa(os.Getpid())) {
 			t.Errorf("observed %s: %s", o.Reason, o.Message)
 		}
-		err := other.Visit(t.Context(), "web", func(context.Context, *qmp.Conn) error { return nil })
+		err := other.Visit(ctx, "web", func(context.Context, *qmp.Conn) error { return nil })
 		if err == nil || !strings.Contains(err.Error(), strconv.Itoa(os.Getpid())) {
 			t.Errorf("Visit = %v, want the holder's pid", err)
 		}

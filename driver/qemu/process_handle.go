@@ -30,7 +30,8 @@ func openHandle(pid int) (*handle, error) {
 		}
 	}
 	switch {
-	case errors.Is(err, unix.ESRCH):
+	case errors.Is(err, unix.ESRCH), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
+		// The last two say that the number is a thread's by now.
 		return nil, errNoProcess
 	case err != nil:
 		return nil, fmt.Errorf("hold process %d: %w", pid, os.NewSyscallError("pidfd_open", err))
@@ -103,7 +104,7 @@ func (h *handle) signal(sig unix.Signal) error {
 		return fmt.Errorf("signal process %d: %w", h.pid, err)
 	}
 	var sent error
-	err = raw.Control(func(fd uintptr) { sent = unix.PidfdSendSignal(int(fd), sig, nil, 0) }) //nolint:gosec // a descriptor is small
+	err = raw.Control(func(fd uintptr) { sent = unix.PidfdSendSignal(int(fd), sig, nil, 0) })
 	if err == nil && !errors.Is(sent, unix.ESRCH) {
 		err = sent
 	}

@@ -44,7 +44,7 @@ func (d *Driver) forwardOpen(ctx context.Context, conn *qmp.Conn, f manifest.For
 	nc, err := dialer.DialContext(ctx, "tcp", forwardAddress(f))
 	if err != nil {
 		// Nobody listens: the forward is gone, or its QEMU is.
-		return false, nil //nolint:nilerr // a guest that cannot be reached is not Ready
+		return false, nil
 	}
 	defer func() { _ = nc.Close() }() // nothing was said
 	for range forwardLooks {

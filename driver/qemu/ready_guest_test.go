@@ -110,8 +110,8 @@ func TestReady_guest_forwardOpensWhenItListensAndPowersOffWhenAsked(t *testing.T
 		r.must(pause(ctx, firstTry))
 	}
 	// A port that nobody in the guest listens on is refused by the guest itself.
+	closed := manifest.Forward{Proto: "tcp", HostAddr: "127.0.0.1", HostPort: freePort(t), GuestPort: 9}
 	r.must(r.Visit(t.Context(), "web", func(ctx context.Context, c *qmp.Conn) error {
-		closed := manifest.Forward{Proto: "tcp", HostAddr: "127.0.0.1", HostPort: freePort(t), GuestPort: 9}
 		var text string
 		add := map[string]any{"command-line": "hostfwd_add lan.net " + ForwardRule(closed)}
 		if err := c.Do(ctx, "human-monitor-command", add, &text); err != nil || text != "" {

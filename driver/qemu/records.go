@@ -124,8 +124,7 @@ func readRecordFile[T any](path, hint string) (*T, error) {
 
 // bare is an error without the path that it names, for messages that name it already.
 func bare(err error) error {
-	var withPath *fs.PathError
-	if errors.As(err, &withPath) {
+	if withPath, ok := errors.AsType[*fs.PathError](err); ok {
 		return withPath.Err
 	}
 	return err

@@ -79,7 +79,7 @@ func (d *Driver) findHelper() (string, error) {
 func runHelper(ctx context.Context, helper, bridge string, theirs *os.File) (string, error) {
 	const fd = 3
 	var stderr lastWords
-	//nolint:gosec,noctx // the helper of this host; it is killed below when ctx ends.
+	//nolint:gosec // the helper of this host; it is killed below when ctx ends.
 	cmd := exec.Command(helper, "--use-vnet", fmt.Sprintf("--fd=%d", fd), "--br="+bridge)
 	cmd.Stderr, cmd.ExtraFiles, cmd.WaitDelay = &stderr, []*os.File{theirs}, time.Second
 	err := cmd.Start()
@@ -99,7 +99,7 @@ func receiveTap(from *os.File, bridge string) (*os.File, error) {
 	var n, controlled int
 	var err error
 	for {
-		n, controlled, _, _, err = unix.Recvmsg(int(from.Fd()), data, control, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT) //nolint:gosec // a descriptor is small
+		n, controlled, _, _, err = unix.Recvmsg(int(from.Fd()), data, control, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
 		if !errors.Is(err, unix.EINTR) {
 			break
 		}
@@ -115,7 +115,7 @@ func receiveTap(from *os.File, bridge string) (*os.File, error) {
 	if err != nil || len(fds) != 1 {
 		return nil, errors.Join(errors.New("it sent no descriptor"), err)
 	}
-	return os.NewFile(uintptr(fds[0]), "tap on "+bridge), nil //nolint:gosec // a descriptor is not negative
+	return os.NewFile(uintptr(fds[0]), "tap on "+bridge), nil
 }
 
 // helperError says why the helper refused. It knows no exit codes, so the cause is

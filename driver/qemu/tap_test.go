@@ -45,7 +45,7 @@ func TestOpenTap_helperRefuses_saysWhyAndWhatToDo(t *testing.T) {
 			if !strings.Contains(bridge.Err.Error(), c.err) || !strings.Contains(bridge.Hint, c.hint) {
 				t.Errorf("error = %v\nwant %q and the hint %q", bridge, c.err, c.hint)
 			}
-			if files := r.runFiles("web"); len(files) > 0 {
+			if files := r.runFiles(); len(files) > 0 {
 				t.Errorf("the run dir still holds %v", files)
 			}
 		})
@@ -85,18 +85,18 @@ func realBridge(t *testing.T) string {
 	if _, err := os.Stat(list); err == nil {
 		t.Skip(list + " is this host's own and is left alone")
 	}
-	if out, err := exec.CommandContext(t.Context(), "ip", "link", "add", name, "type", "bridge").CombinedOutput(); err != nil {
+	if out, err := exec.Command("ip", "link", "add", name, "type", "bridge").CombinedOutput(); err != nil {
 		t.Skipf("no bridge can be made here: %s", out)
 	}
 	t.Cleanup(func() {
-		if out, err := exec.Command("ip", "link", "del", name).CombinedOutput(); err != nil { //nolint:noctx // the test's context has ended
+		if out, err := exec.Command("ip", "link", "del", name).CombinedOutput(); err != nil {
 			t.Errorf("remove the bridge: %s", out)
 		}
 	})
-	if err := os.MkdirAll("/etc/qemu", 0o755); err != nil { //nolint:gosec // QEMU's own folder
+	if err := os.MkdirAll("/etc/qemu", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(list, []byte("allow "+name+"\n"), 0o644); err != nil { //nolint:gosec // QEMU's own file
+	if err := os.WriteFile(list, []byte("allow "+name+"\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

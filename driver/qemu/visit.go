@@ -193,9 +193,6 @@ func fail(op, name string, err error, hint string) error {
 
 // lifecycle is the LifecycleError in err; nil when there is none.
 func lifecycle(err error) *driver.LifecycleError {
-	var e *driver.LifecycleError
-	if errors.As(err, &e) {
-		return e
-	}
-	return nil
+	e, _ := errors.AsType[*driver.LifecycleError](err)
+	return e
 }
