@@ -64,6 +64,12 @@ func (l Layout) complete() Layout {
 // Database is the bbolt file.
 func (l Layout) Database() string { return filepath.Join(l.State, "state.db") }
 
+// Events is the journal of what happened.
+func (l Layout) Events() string { return filepath.Join(l.State, "events.jsonl") }
+
+// EventsBefore is the journal's older part, which the next rotation drops.
+func (l Layout) EventsBefore() string { return filepath.Join(l.State, "events.1.jsonl") }
+
 // StateID is the file that gives the state dir its id.
 func (l Layout) StateID() string { return filepath.Join(l.State, "id") }
 
@@ -143,6 +149,9 @@ func (l Layout) QMPLock(vm string) string { return l.lock("qmp-" + vm) }
 
 // DatabaseLock is held for one transaction.
 func (l Layout) DatabaseLock() string { return l.lock("db") }
+
+// EventsLock is held while the journal is appended to.
+func (l Layout) EventsLock() string { return l.lock("events") }
 
 // ProbeLock is held while a QEMU binary is probed.
 func (l Layout) ProbeLock() string { return l.lock("probe") }

@@ -100,7 +100,7 @@ func TestLayout_paths_areDistinctAndInside(t *testing.T) {
 func TestLayout_locks_lieTogetherApartFromMachines(t *testing.T) {
 	l := layout.Layout{State: "/state", Run: "/run/m"}
 	for _, lock := range []string{
-		l.MachineLock("db"), l.CLILock("db"), l.QMPLock("db"), l.DatabaseLock(), l.ProbeLock(),
+		l.MachineLock("db"), l.CLILock("db"), l.QMPLock("db"), l.DatabaseLock(), l.EventsLock(), l.ProbeLock(),
 	} {
 		if filepath.Dir(lock) != l.LockDir() {
 			t.Errorf("%s is not in %s", lock, l.LockDir())

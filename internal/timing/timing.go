@@ -14,6 +14,12 @@ type Table struct {
 	Query time.Duration `flag:"query"`
 	// Connect is how long a readiness probe may take to connect to a guest's address.
 	Connect time.Duration `flag:"connect"`
+	// Events is how long a line of the journal may wait to be written before it
+	// is given up: no action waits longer for its own trace.
+	Events time.Duration `flag:"events"`
+	// Look is how long wait and get -w go on without looking again at what tells
+	// of no change by itself, such as a guest that somebody paused by QMP.
+	Look time.Duration `flag:"look"`
 	// Start is how long a new QEMU may take until it answers query-status.
 	Start time.Duration `flag:"start"`
 	// Shutdown is how long a guest may take to power off (key shutdown.timeout).
@@ -39,6 +45,8 @@ func Default() Table {
 		Greeting: 3 * time.Second,
 		Query:    5 * time.Second,
 		Connect:  time.Second,
+		Events:   time.Second,
+		Look:     2 * time.Second,
 		Start:    30 * time.Second,
 		Shutdown: 60 * time.Second,
 		Quit:     10 * time.Second,
