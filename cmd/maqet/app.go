@@ -60,7 +60,7 @@ func (a *app) rooms() (*rooms, error) {
 	table := timing.Default()
 	if a.globals.timeouts != "" {
 		if err := table.Set(a.globals.timeouts); err != nil {
-			return nil, usagef("--timeouts: %w", err)
+			return nil, usagef("--%w", err)
 		}
 	}
 	where, err := a.layout()

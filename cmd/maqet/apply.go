@@ -32,8 +32,8 @@ func (f *applyFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.BoolVar(&f.prune, "prune", false, "delete machines and snapshots of this owner that are no longer in the manifests; disks are kept")
 	flags.BoolVar(&f.pruneAll, "prune-all", false, "let --prune delete everything of this owner")
-	flags.IntVar(&f.maxDeletions, "max-deletions", 0, "refuse to prune more than this many machines (0: no limit)")
-	flags.StringVar(&f.owner, "owner", "", "name that owns the objects (default: the folder as given, made absolute)")
+	flags.IntVar(&f.maxDeletions, "max-deletions", 0, "refuse to prune more than `N` machines (0: no limit)")
+	flags.StringVar(&f.owner, "owner", "", "`NAME` that owns the objects (default: the folder as given, made absolute)")
 	flags.BoolVar(&f.allowRestart, "allow-restart", false, "restart machines whose changes need it")
 	flags.BoolVar(&f.takeOver, "take-over", false, "take objects that another owner applied")
 }

@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/maqet/maqet/manifest"
 	"github.com/maqet/maqet/state"
 )
 
@@ -57,6 +59,71 @@ func completeMachines(a *app, most int) cobra.CompletionFunc {
 			}
 			return names, err
 		}, args, prefix)
+	}
+}
+
+// completeSnapshots completes a machine, then one of its snapshots: those that
+// objects name, and those that were taken by command.
+func completeSnapshots(a *app) cobra.CompletionFunc {
+	machines := completeMachines(a, 1)
+	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		if len(args) != 1 {
+			return machines(cmd, args, prefix)
+		}
+		vm, err := machineName(args[0])
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return remembered(cmd.Context(), a, func(tx *state.Tx) ([]string, error) {
+			objects, err := tx.SnapshotsOf(vm)
+			names := takenSnapshots(a, vm)
+			for _, s := range objects {
+				names = append(names, s.Object.Metadata.Name)
+			}
+			return unique(names), err
+		}, nil, prefix)
+	}
+}
+
+// takenSnapshots are the snapshots that a record lies beside the disks for.
+func takenSnapshots(a *app, vm string) []string {
+	entries, err := os.ReadDir(a.built.layout.SnapshotDir(vm))
+	if err != nil {
+		return nil // a machine without snapshots has no such folder
+	}
+	var names []string
+	for _, e := range entries {
+		if name, ok := strings.CutSuffix(e.Name(), ".json"); ok && !strings.HasPrefix(name, ".") {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// completeGet completes the kinds and machines, or behind a kind its objects.
+func completeGet(a *app) cobra.CompletionFunc {
+	machines := completeMachines(a, 0)
+	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 && kindOf(args[0]) == manifest.KindSnapshot {
+			return remembered(cmd.Context(), a, func(tx *state.Tx) ([]string, error) {
+				objects, err := tx.Snapshots()
+				var names []string
+				for _, s := range objects {
+					names = append(names, s.Object.Metadata.Name)
+				}
+				return names, err
+			}, args[1:], prefix)
+		}
+		names, directive := machines(cmd, args, prefix)
+		if len(args) > 0 {
+			return names, directive
+		}
+		for _, kind := range []string{"snap", "vm"} {
+			if strings.HasPrefix(kind, prefix) {
+				names = append(names, kind)
+			}
+		}
+		return names, directive
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 type fileFlags struct{ paths []string }
 
 func (f *fileFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringArrayVarP(&f.paths, "filename", "f", nil, "file or folder of manifests, or - for stdin; may be given again")
+	cmd.Flags().StringArrayVarP(&f.paths, "filename", "f", nil, "file or folder (`PATH`) of manifests, or - for stdin; may be given again")
 	if err := cmd.MarkFlagFilename("filename", "yaml", "yml", "json"); err != nil {
 		panic(err)
 	}

@@ -26,7 +26,7 @@ delays no other.`,
   maqet get web -o yaml
   maqet get snap
   maqet get web -o jsonpath={.status.phase}`,
-		ValidArgsFunction: completeMachines(a, 0),
+		ValidArgsFunction: completeGet(a),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f, err := out.format()
 			if err != nil {

@@ -24,12 +24,8 @@ whatever the manifests say. "maqet apply" then ends with code 2. A hold ends by
 			if err != nil {
 				return err
 			}
-			return onMachines(cmd.Context(), a, args, func(ctx context.Context, e *reconcile.Engine, p *progress, name string) (reconcile.Result, error) {
-				result, err := e.Hold(ctx, name, state.Hold{Why: hold.why, Until: until}, reconcile.Options{})
-				if err == nil && result.Err == nil {
-					p.note(name, "held; end it with: maqet release "+name)
-				}
-				return result, err
+			return onMachines(cmd.Context(), a, args, func(ctx context.Context, e *reconcile.Engine, _ *progress, name string) (reconcile.Result, error) {
+				return e.Hold(ctx, name, state.Hold{Why: hold.why, Until: until}, reconcile.Options{})
 			})
 		},
 	}

@@ -22,9 +22,6 @@ func printLeftovers(env environment, r reconcile.Result) {
 	if r.Degraded && r.Err == nil {
 		printDegraded(env, r)
 	}
-	if r.KeptAt != "" {
-		announce(env, r.Machine, "disks are kept in %s", r.KeptAt)
-	}
 	if r.Plan.Held != nil {
 		announce(env, r.Machine, "%s", describeHold(r.Machine, r.Plan.Held))
 	}

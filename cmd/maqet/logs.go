@@ -30,7 +30,7 @@ serial: {log: true}. With --qemu print what QEMU itself wrote.`,
 			if err != nil {
 				return err
 			}
-			if err := mustKnow(cmd.Context(), a, name, "read the logs of"); err != nil {
+			if err := mustKnow(cmd.Context(), a, []string{name}, "read the logs of"); err != nil {
 				return err
 			}
 			request.Kind = qemu.LogSerial
@@ -46,7 +46,7 @@ serial: {log: true}. With --qemu print what QEMU itself wrote.`,
 		},
 	}
 	cmd.Flags().BoolVarP(&request.Follow, "follow", "f", false, "go on with what is written later, until interrupted")
-	cmd.Flags().IntVar(&request.Tail, "tail", -1, "only the last N lines (-1: all)")
+	cmd.Flags().IntVar(&request.Tail, "tail", -1, "only the last `N` lines (-1: all)")
 	cmd.Flags().BoolVar(&emulator, "qemu", false, "what QEMU itself wrote")
 	return cmd
 }

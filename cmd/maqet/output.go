@@ -29,7 +29,7 @@ type outputFlag struct {
 
 func (o *outputFlag) add(cmd *cobra.Command, allowed ...string) {
 	o.allowed = allowed
-	cmd.Flags().StringVarP(&o.value, "output", "o", "", "output format: "+strings.Join(allowed, ", "))
+	cmd.Flags().StringVarP(&o.value, "output", "o", "", "output `FORMAT`: "+strings.Join(allowed, ", "))
 	mustRegister(cmd, "output", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return allowed, cobra.ShellCompDirectiveNoFileComp
 	})

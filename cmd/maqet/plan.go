@@ -194,6 +194,9 @@ func describeHold(machine string, h *state.Hold) string {
 	if !h.Until.IsZero() {
 		text += " until " + h.Until.Local().Format(time.DateTime)
 	}
+	if h.Boot != "" {
+		text += " until the host boots again"
+	}
 	if h.Why != "" {
 		text += fmt.Sprintf(" (%s)", h.Why)
 	}

@@ -21,7 +21,7 @@ type holdFlags struct {
 }
 
 func (h *holdFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&h.why, "why", "", "reason, shown wherever the machine is shown")
+	cmd.Flags().StringVar(&h.why, "why", "", "`TEXT` of the reason, shown wherever the machine is shown")
 	cmd.Flags().DurationVar(&h.lasts, "for", 0, "end the hold by itself after this long (0: until released)")
 }
 
@@ -44,7 +44,7 @@ func (t *target) names(ctx context.Context, engine *reconcile.Engine, args []str
 	case t.all && len(args) > 0:
 		return nil, usagef("--all and names together make no sense; give one of them")
 	case !t.all && len(args) == 0:
-		return nil, usagef("no machine named")
+		return nil, usagef("no machine named; give names, or --all")
 	case !t.all:
 		return machineNames(args)
 	}
@@ -60,10 +60,13 @@ func (t *target) names(ctx context.Context, engine *reconcile.Engine, args []str
 }
 
 // act calls do for every name in parallel, prints what came of each, and
-// joins the outcome into one exit code.
+// joins the outcome into one exit code. With one unknown name nothing is done.
 func act(ctx context.Context, a *app, names []string, engine *reconcile.Engine, p *progress,
 	do func(ctx context.Context, e *reconcile.Engine, name string) (reconcile.Result, error),
 ) error {
+	if err := mustKnow(ctx, a, names, a.command); err != nil {
+		return err
+	}
 	results := make([]reconcile.Result, len(names))
 	errs := make([]error, len(names))
 	p.beginAll(names)
@@ -174,7 +177,8 @@ func newPowerCommand(a *app, v powerVerb) *cobra.Command {
 		Use: v.use, Short: v.short, Long: v.long, Example: v.example,
 		Args: someArgs("machine"), ValidArgsFunction: completeMachines(a, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return setPower(cmd.Context(), a, target{}, args, v.state, hold, reconcile.Options{Start: v.state == manifest.PowerRunning})
+			request := powerRequest{state: v.state, hold: hold}
+			return setPower(cmd.Context(), a, target{}, args, request, reconcile.Options{Start: v.state == manifest.PowerRunning})
 		},
 	}
 	hold.add(cmd)
@@ -183,9 +187,10 @@ func newPowerCommand(a *app, v powerVerb) *cobra.Command {
 
 func newStop(a *app) *cobra.Command {
 	var (
-		hold  holdFlags
-		to    target
-		force bool
+		hold      holdFlags
+		to        target
+		force     bool
+		untilBoot bool
 	)
 	cmd := &cobra.Command{
 		Use: "stop {VM... | --all}", Short: "Stop machines",
@@ -194,21 +199,34 @@ its shutdown timeout is over QEMU is told to quit, and at last it is killed. Eac
 of these steps is printed. Disks stay.
 
 A hold is written unless the manifest itself wants the machine stopped, so
-nothing starts it again until "maqet start" or "maqet release".`,
-		Example:           "  maqet stop web\n  maqet stop web --force     # do not ask the guest\n  maqet stop --all",
+nothing starts it again until "maqet start" or "maqet release". With --until-boot
+that hold lasts until the host has booted again, and whatever hold there was
+before then stands as before: this is how a host that goes down ends its guests.`,
+		Example: "  maqet stop web\n  maqet stop web --force     # do not ask the guest\n" +
+			"  maqet stop --all\n  maqet stop --all --until-boot     # before the host goes down",
 		ValidArgsFunction: completeMachines(a, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return setPower(cmd.Context(), a, to, args, manifest.PowerStopped, hold, reconcile.Options{Force: force})
+			request := powerRequest{state: manifest.PowerStopped, hold: hold, untilBoot: untilBoot}
+			return setPower(cmd.Context(), a, to, args, request, reconcile.Options{Force: force})
 		},
 	}
 	hold.add(cmd)
 	cmd.Flags().BoolVar(&force, "force", false, "do not ask the guest; data it has not written yet is lost")
 	cmd.Flags().BoolVar(&to.all, "all", false, "every machine of this state dir")
+	cmd.Flags().BoolVar(&untilBoot, "until-boot", false, "end the hold by itself when the host has booted again")
+	cmd.MarkFlagsMutuallyExclusive("for", "until-boot")
 	return cmd
 }
 
-func setPower(ctx context.Context, a *app, to target, args []string, want manifest.PowerState, hold holdFlags, opt reconcile.Options) error {
-	until, err := hold.until(time.Now())
+// powerRequest is what one of these commands asks of each of its machines.
+type powerRequest struct {
+	state     manifest.PowerState
+	hold      holdFlags
+	untilBoot bool
+}
+
+func setPower(ctx context.Context, a *app, to target, args []string, ask powerRequest, opt reconcile.Options) error {
+	until, err := ask.hold.until(time.Now())
 	if err != nil {
 		return err
 	}
@@ -221,7 +239,7 @@ func setPower(ctx context.Context, a *app, to target, args []string, want manife
 	if err != nil {
 		return err
 	}
-	request := reconcile.PowerRequest{PowerState: want, Why: hold.why, Until: until}
+	request := reconcile.PowerRequest{PowerState: ask.state, Why: ask.hold.why, Until: until, UntilBoot: ask.untilBoot}
 	return act(ctx, a, names, engine, p, func(ctx context.Context, e *reconcile.Engine, name string) (reconcile.Result, error) {
 		result, err := e.SetPower(ctx, name, request, opt)
 		if err == nil && result.Err == nil && len(result.Steps) == 0 && len(result.Plan.Problems) == 0 {

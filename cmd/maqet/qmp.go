@@ -48,8 +48,8 @@ text. Commands that can end QEMU, corrupt a guest or confuse maqet need
 			return runQMP(cmd.Context(), a, name, positional[1], arguments)
 		},
 	}
-	cmd.Flags().StringArrayVar(&args, "arg", nil, "argument as NAME=VALUE; may be given again")
-	cmd.Flags().StringVar(&jsonArgs, "json", "", "all arguments as one JSON object")
+	cmd.Flags().StringArrayVar(&args, "arg", nil, "argument as `NAME=VALUE`; may be given again")
+	cmd.Flags().StringVar(&jsonArgs, "json", "", "all arguments as one JSON `OBJECT`")
 	cmd.Flags().BoolVar(&dangerous, "allow-dangerous", false, "permit commands that can end QEMU or harm the guest")
 	return cmd
 }
@@ -115,7 +115,7 @@ func runQMP(ctx context.Context, a *app, name, command string, arguments map[str
 	if err != nil {
 		return err
 	}
-	if err := mustKnow(ctx, a, name, "qmp"); err != nil {
+	if err := mustKnow(ctx, a, []string{name}, "qmp"); err != nil {
 		return err
 	}
 	p := newProgress(a)

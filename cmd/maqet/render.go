@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -173,14 +174,20 @@ func knownMachines(ctx context.Context, a *app) ([]string, error) {
 	return names, err
 }
 
-// mustKnow refuses a name that nothing is remembered of.
-func mustKnow(ctx context.Context, a *app, name, op string) error {
+// mustKnow refuses names that nothing is remembered of.
+func mustKnow(ctx context.Context, a *app, names []string, op string) error {
 	known, err := knownMachines(ctx, a)
 	if err != nil {
 		return err
 	}
-	if !contains(known, name) {
-		return &reconcile.Error{Object: "vm/" + name, Op: op, Err: reconcile.ErrNotFound, Hint: "see all machines with: maqet get"}
+	var unknown []error
+	for _, name := range names {
+		if !contains(known, name) {
+			unknown = append(unknown, &reconcile.Error{
+				Object: "vm/" + name, Op: op, Err: reconcile.ErrNotFound,
+				Hint: "see the names with: maqet get; apply a manifest to make one",
+			})
+		}
 	}
-	return nil
+	return errors.Join(unknown...)
 }

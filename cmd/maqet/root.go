@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -87,14 +88,14 @@ never deleted, unless a file or a flag says so.`,
 		SilenceUsage:               true,
 		Args:                       noSubcommand,
 		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		PersistentPreRun: func(cmd *cobra.Command, _ []string) {
-			a.command = cmd.Name()
-		},
+	}
+	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
+		a.command = strings.TrimPrefix(cmd.CommandPath(), root.Name()+" ")
 	}
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.globals.stateDir, "state-dir", "", "folder of database, disks and logs (default /var/lib/maqet, or XDG's for users; env MAQET_STATE_DIR)")
-	flags.StringVar(&a.globals.runDir, "run-dir", "", "folder of sockets and locks (default /run/maqet, or XDG's for users; env MAQET_RUN_DIR)")
-	flags.StringVar(&a.globals.timeouts, "timeouts", "", "change waits, as NAME=DURATION,... (names: \"maqet help timeouts\")")
+	flags.StringVar(&a.globals.stateDir, "state-dir", "", "folder (`DIR`) of database, disks and logs (default /var/lib/maqet, or XDG's for users; env MAQET_STATE_DIR)")
+	flags.StringVar(&a.globals.runDir, "run-dir", "", "folder (`DIR`) of sockets and locks (default /run/maqet, or XDG's for users; env MAQET_RUN_DIR)")
+	flags.StringVar(&a.globals.timeouts, "timeouts", "", "change waits, as `NAME=DURATION,...` (names: \"maqet help timeouts\")")
 	flags.BoolVarP(&a.globals.verbose, "verbose", "v", false, "tell on stderr what is done and why")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.SetGlobalNormalizationFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {

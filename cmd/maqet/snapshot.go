@@ -56,7 +56,7 @@ are of method Disk. Every disk that the guest can write must be qcow2.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&method, "method", "", "Disk or Full (default: Full when running, Disk when stopped)")
+	cmd.Flags().StringVar(&method, "method", "", "`METHOD`: Disk or Full (default: Full when running, Disk when stopped)")
 	cmd.Flags().DurationVar(&deadline, "deadline", 0, "give up after this long (default: the snapshot timeout)")
 	return cmd
 }
@@ -112,7 +112,7 @@ func newSnapshotRestore(a *app) *cobra.Command {
 lost. Memory is not restored: the machine starts cold from the disks. A running
 machine is refused; stop it first.`,
 		Example: "  maqet stop web && maqet snapshot restore web before-upgrade && maqet start web",
-		Args:    exactArgs("a machine", "a snapshot"), ValidArgsFunction: completeMachines(a, 1),
+		Args:    exactArgs("a machine", "a snapshot"), ValidArgsFunction: completeSnapshots(a),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			vm, tag, err := snapshotArgs(args)
 			if err != nil {
@@ -154,7 +154,7 @@ func newSnapshotDelete(a *app) *cobra.Command {
 		Use:     "delete VM NAME",
 		Short:   "Delete a snapshot and its data",
 		Example: "  maqet snapshot delete web before-upgrade",
-		Args:    exactArgs("a machine", "a snapshot"), ValidArgsFunction: completeMachines(a, 1),
+		Args:    exactArgs("a machine", "a snapshot"), ValidArgsFunction: completeSnapshots(a),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			vm, tag, err := snapshotArgs(args)
 			if err != nil {
