@@ -1,5 +1,6 @@
 // Package qemu turns one machine's manifest and identity into a QEMU command
-// line, and says what a QEMU binary on this host can do.
+// line, says what a QEMU binary on this host can do, and starts, finds again,
+// observes and changes QEMU processes.
 //
 // # What it is
 //
@@ -17,6 +18,28 @@
 //	// store id when changed, then:
 //	cmd, err := qemu.Render(qemu.RenderInput{VM: vm, Identity: id, Host: host, Layout: l})
 //	// start cmd.Argv with cmd.Files as descriptors 3, 4, 5...
+//
+// [Driver] works on the processes:
+//
+//	d := qemu.New(qemu.Config{Layout: l, Timing: timing.Default(), Locks: locks, Prober: prober, Images: images})
+//	unlock, err := d.Lock(ctx, "web")
+//	defer unlock()
+//	_, err = d.EnsureIdentity(ctx, vm)
+//	err = d.Start(ctx, driver.StartRequest{VM: vm})
+//	observed := d.Observe(ctx, "web", vm, driver.DepthFull)
+//
+// # Processes
+//
+// A start is confirmed by the answer to query-status, on a connection that was made
+// before QEMU ran. A QEMU outlives the maqet that started it. It is found again by
+// its pid file, or by its uuid among all processes when the run dir has vanished,
+// and counts as ours when its command line is the recorded one, word for word. It is
+// held by a pidfd before that is looked at, and signalled through nothing else.
+//
+// The lock of the cli socket is held by whoever starts a machine, visits it, or
+// writes or clears its launch record. So a launch record without a process means
+// under that lock that the process has ended. An empty file "confirmed" beside the
+// record tells an end from a start that failed.
 //
 // # What maqet adds to a command line
 //
@@ -51,6 +74,12 @@
 // format node and its drive are called like the disk, a network card like the nic.
 //
 // # Caveats
+//
+// A serial probe looks at single lines. What is rotated away before anybody looked
+// is not seen by it.
+//
+// The port of a guest behind a forward counts as open once QEMU's own table shows
+// that the guest has answered; the table does not tell whose connection it was.
 //
 // Whether an accelerator is usable is found out by initialising it, which is not
 // the same as running a guest: a KVM that initialises may still hang a kernel.

@@ -115,7 +115,7 @@ func (l *launch) openFile(ctx context.Context, file File) (*os.File, error) {
 // shall have.
 func (l *launch) exec(ctx context.Context) error {
 	d := l.driver
-	l.record.At = d.now()
+	l.record.At = d.now().UTC()
 	if err := d.writeRunFile(l.name, d.layout.Launched(l.name), l.record); err != nil {
 		return err
 	}

@@ -15,10 +15,11 @@ import (
 )
 
 const (
-	// forwardLooks is how often the table of connections is looked at for one probe.
+	// forwardLooks is how often the table of connections is looked at for one probe,
+	// and forwardPause the time before the first look, which doubles with each. A
+	// guest that listens answers within a few milliseconds.
 	forwardLooks = 5
-	// forwardPause is the time between two looks, unless the connection says something.
-	forwardPause = 30 * time.Millisecond
+	forwardPause = 2 * time.Millisecond
 	// maxUnanswered is how many connections may wait for the guest at once. Each
 	// probe of a guest that is not there leaves one for 75 seconds, during which QEMU
 	// offers it anew ever more rarely, so it takes new ones to notice a guest soon;
@@ -47,8 +48,8 @@ func (d *Driver) forwardOpen(ctx context.Context, conn *qmp.Conn, f manifest.For
 		return false, nil
 	}
 	defer func() { _ = nc.Close() }() // nothing was said
-	for range forwardLooks {
-		spoke, ended := listenFor(nc, forwardPause)
+	for i := range forwardLooks {
+		spoke, ended := listenFor(nc, forwardPause<<i)
 		if spoke {
 			return true, nil
 		}
