@@ -40,15 +40,17 @@ func notDeleting(op string, m *state.Machine) error {
 // SetPower is start, stop, pause and resume: it writes a hold when the spec wants
 // something else, or ends the hold when the spec wants just that, and converges.
 func (e *Engine) SetPower(ctx context.Context, name string, req PowerRequest, opt Options) (Result, error) {
+	if req.UntilBoot && e.cfg.BootID == "" {
+		return Result{Machine: name}, &Error{
+			Object: "vm/" + name, Op: "change", Err: ErrProblem, Detail: "a hold cannot end with a boot whose id is unknown",
+			Hint: "mount /proc, or give the hold a time instead",
+		}
+	}
 	err := e.change(ctx, "change", name, func(m *state.Machine) error {
 		if err := notDeleting("change", m); err != nil {
 			return err
 		}
-		if cmp.Or(m.Object.Spec.PowerState, manifest.PowerRunning) == req.PowerState {
-			m.Hold = nil
-			return nil
-		}
-		m.Hold = e.hold(m, state.Hold{PowerState: req.PowerState, Why: req.Why, Until: req.Until})
+		m.Hold = e.powerHold(m, req)
 		return nil
 	})
 	if err != nil {

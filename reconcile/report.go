@@ -174,6 +174,9 @@ type PowerRequest struct {
 	Why string
 	// Until ends the hold by itself; zero means until released.
 	Until time.Time
+	// UntilBoot ends the hold by itself when the host has booted again, and
+	// brings back the hold that there was before.
+	UntilBoot bool
 }
 
 // DeleteOptions are what a delete may do.

@@ -254,6 +254,9 @@ func holdWords(h *state.Hold) string {
 	if !h.Until.IsZero() {
 		text += ", until " + h.Until.UTC().Format(time.RFC3339)
 	}
+	if h.Boot != "" {
+		text += ", until the host boots again"
+	}
 	return text
 }
 

@@ -40,8 +40,24 @@ type Machine struct {
 	StartedDisks []string `json:"startedDisks,omitempty"`
 	// LastTermination is how the last process ended.
 	LastTermination *Termination `json:"lastTermination,omitempty"`
+	// Failures counts the ends in a row that were failures.
+	Failures int `json:"failures,omitempty"`
+	// NotBefore is when a watch tries again to start the machine that failed.
+	NotBefore time.Time `json:"notBefore,omitzero"`
+	// Invalid is what is wrong with the manifest that Object was read from, of
+	// which Object then is the last good version; nil when nothing is.
+	Invalid *Invalid `json:"invalid,omitempty"`
+	// Undeclared is true when the owner's manifests, all read, have no such
+	// object any more.
+	Undeclared bool `json:"undeclared,omitempty"`
 	// Conditions remembers when a condition last changed.
 	Conditions []Condition `json:"conditions,omitempty"`
+}
+
+// Invalid is a manifest that is at fault.
+type Invalid struct {
+	Message string    `json:"message"`
+	Since   time.Time `json:"since"`
 }
 
 // Termination is a fact about the past: how a process ended.
@@ -68,6 +84,11 @@ type Hold struct {
 	Since      time.Time           `json:"since"`
 	// Until ends the hold by itself; zero means until released.
 	Until time.Time `json:"until,omitzero"`
+	// Boot ends the hold with the boot of the host that has this id; empty for
+	// one that no boot ends.
+	Boot string `json:"boot,omitempty"`
+	// Under is the hold that stands again when that boot is over; nil for none.
+	Under *Hold `json:"under,omitempty"`
 	// Generation is the generation held: another one ends the hold.
 	Generation int64 `json:"generation"`
 }

@@ -206,6 +206,9 @@ before then stands as before: this is how a host that goes down ends its guests.
 			"  maqet stop --all\n  maqet stop --all --until-boot     # before the host goes down",
 		ValidArgsFunction: completeMachines(a, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if untilBoot && hold.lasts != 0 {
+				return usagef("--for and --until-boot are two ends of one hold; give one of them")
+			}
 			request := powerRequest{state: manifest.PowerStopped, hold: hold, untilBoot: untilBoot}
 			return setPower(cmd.Context(), a, to, args, request, reconcile.Options{Force: force})
 		},
@@ -214,7 +217,6 @@ before then stands as before: this is how a host that goes down ends its guests.
 	cmd.Flags().BoolVar(&force, "force", false, "do not ask the guest; data it has not written yet is lost")
 	cmd.Flags().BoolVar(&to.all, "all", false, "every machine of this state dir")
 	cmd.Flags().BoolVar(&untilBoot, "until-boot", false, "end the hold by itself when the host has booted again")
-	cmd.MarkFlagsMutuallyExclusive("for", "until-boot")
 	return cmd
 }
 
