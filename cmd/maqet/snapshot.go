@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -136,6 +137,12 @@ func restoreSnapshot(ctx context.Context, a *app, vm, tag string) error {
 	p.begin("vm/"+vm, "setting its disks back")
 	defer p.stop()
 	return engine.Locked(ctx, vm, func(ctx context.Context, v reconcile.View) error {
+		if !slices.ContainsFunc(v.Status.Snapshots, func(s reconcile.SnapshotStatus) bool { return s.Name == tag }) {
+			return &reconcile.Error{
+				Object: "snap/" + tag, Op: "restore", Err: reconcile.ErrNotFound, Detail: "of vm/" + vm,
+				Hint: "see them with: maqet snapshot list " + vm,
+			}
+		}
 		report, err := r.driver.RestoreSnapshot(ctx, &v.Machine.Object, v.Observed, tag)
 		if err != nil {
 			return err
