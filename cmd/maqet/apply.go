@@ -75,7 +75,7 @@ func ownerOf(roots []string) string {
 		if info, err := os.Stat(root); err == nil && !info.IsDir() {
 			root = filepath.Dir(root)
 		}
-		if !contains(folders, root) {
+		if !slices.Contains(folders, root) {
 			folders = append(folders, root)
 		}
 	}
@@ -138,6 +138,7 @@ func loadForHost(ctx context.Context, a *app, files *fileFlags) (*manifest.Set, 
 	if err != nil {
 		return nil, err
 	}
+	printWarnings(a.env, set.Warnings)
 	return set, checkHost(ctx, a, set)
 }
 

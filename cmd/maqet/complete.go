@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -146,23 +147,14 @@ func remembered(ctx context.Context, a *app, list func(*state.Tx) ([]string, err
 	}
 	var fit []string
 	for _, n := range names {
-		if strings.HasPrefix(n, prefix) && !contains(used, n) {
+		if strings.HasPrefix(n, prefix) && !slices.Contains(used, n) {
 			fit = append(fit, n)
 		}
 	}
 	return fit, cobra.ShellCompDirectiveNoFileComp
 }
 
-func contains(list []string, s string) bool {
-	for _, l := range list {
-		if l == s {
-			return true
-		}
-	}
-	return false
-}
-
-// noArgs, exactArgs and someArgs are cobra's checks with our error type and
+// noArgs, exactArgs and someMachines are cobra's checks with our error type and
 // words that name what is missing.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
@@ -183,13 +175,11 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 	}
 }
 
-func someArgs(name string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) == 0 {
-			return usagef("%s needs at least one %s", cmd.CommandPath(), name)
-		}
-		return nil
+func someMachines(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return usagef("%s needs at least one machine", cmd.CommandPath())
 	}
+	return nil
 }
 
 // describeCount is "1 machine" or "3 machines".

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -63,7 +64,7 @@ func deleteNames(ctx context.Context, a *app, files *fileFlags, args []string) (
 	}
 	var names []string
 	for _, vm := range set.VMs() {
-		if contains(known, vm.Metadata.Name) {
+		if slices.Contains(known, vm.Metadata.Name) {
 			names = append(names, vm.Metadata.Name)
 		} else {
 			announce(a.env, vm.Metadata.Name, "does not exist")

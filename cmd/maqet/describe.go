@@ -21,7 +21,7 @@ func newDescribe(a *app) *cobra.Command {
 		Long: `Tell everything about machines: what the running QEMU says, conditions, how the
 last process ended, holds, snapshots, what is pending, and what apply would do next.`,
 		Example: "  maqet describe web",
-		Args:    someArgs("machine"), ValidArgsFunction: completeMachines(a, 0),
+		Args:    someMachines, ValidArgsFunction: completeMachines(a, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			names, err := machineNames(args)
 			if err != nil {

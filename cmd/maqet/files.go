@@ -23,7 +23,7 @@ func (f *fileFlags) add(cmd *cobra.Command) {
 }
 
 // load reads the manifests and checks that they fit together and beside the
-// other machines of this host. Warnings are printed; errors come back whole.
+// other machines of this host. Warnings are in the set; errors come back whole.
 func (f *fileFlags) load(ctx context.Context, a *app) (*manifest.Set, error) {
 	if len(f.paths) == 0 {
 		return nil, usagef("no manifests named; use -f with a file or folder")

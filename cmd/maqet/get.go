@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -304,7 +305,7 @@ func noteOf(v reconcile.View) string {
 func unique(list []string) []string {
 	var kept []string
 	for _, s := range list {
-		if !contains(kept, s) {
+		if !slices.Contains(kept, s) {
 			kept = append(kept, s)
 		}
 	}

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -18,18 +20,12 @@ func addHelpTopics(root *cobra.Command) {
 
 func timeoutsHelp() string {
 	table := timing.Default()
-	text := "Every wait has a limit. --timeouts NAME=DURATION,... changes it; a manifest key\nwins where there is one. The names and their defaults:\n\n"
+	var text strings.Builder
+	text.WriteString("Every wait has a limit. --timeouts NAME=DURATION,... changes it; a manifest key\nwins where there is one. The names and their defaults:\n\n")
 	for _, d := range table.All() {
-		text += "  " + pad(d.Name, 10) + d.Value.String() + "\n"
+		fmt.Fprintf(&text, "  %-10s%s\n", d.Name, d.Value)
 	}
-	return text
-}
-
-func pad(s string, width int) string {
-	for len(s) < width {
-		s += " "
-	}
-	return s
+	return text.String()
 }
 
 func sortedKeys(m map[string]string) []string {

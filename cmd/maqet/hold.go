@@ -18,7 +18,7 @@ func newHold(a *app) *cobra.Command {
 whatever the manifests say. "maqet apply" then ends with code 2. A hold ends by
 "maqet release", when its time is over, or when the machine's spec changes.`,
 		Example: "  maqet hold web --why 'disk recovery' --for 4h",
-		Args:    someArgs("machine"), ValidArgsFunction: completeMachines(a, 0),
+		Args:    someMachines, ValidArgsFunction: completeMachines(a, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			until, err := hold.until(time.Now())
 			if err != nil {
@@ -37,7 +37,7 @@ func newRelease(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "release VM...", Short: "End holds and make machines as their manifests say",
 		Example: "  maqet release web",
-		Args:    someArgs("machine"), ValidArgsFunction: completeMachines(a, 0),
+		Args:    someMachines, ValidArgsFunction: completeMachines(a, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onMachines(cmd.Context(), a, args, func(ctx context.Context, e *reconcile.Engine, p *progress, name string) (reconcile.Result, error) {
 				result, err := e.Release(ctx, name, reconcile.Options{})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -175,7 +176,7 @@ func newPowerCommand(a *app, v powerVerb) *cobra.Command {
 	var hold holdFlags
 	cmd := &cobra.Command{
 		Use: v.use, Short: v.short, Long: v.long, Example: v.example,
-		Args: someArgs("machine"), ValidArgsFunction: completeMachines(a, 0),
+		Args: someMachines, ValidArgsFunction: completeMachines(a, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			request := powerRequest{state: v.state, hold: hold}
 			return setPower(cmd.Context(), a, target{}, args, request, reconcile.Options{Start: v.state == manifest.PowerRunning})
@@ -291,7 +292,7 @@ func machineNames(args []string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !contains(names, name) {
+		if !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -182,7 +183,7 @@ func mustKnow(ctx context.Context, a *app, names []string, op string) error {
 	}
 	var unknown []error
 	for _, name := range names {
-		if !contains(known, name) {
+		if !slices.Contains(known, name) {
 			unknown = append(unknown, &reconcile.Error{
 				Object: "vm/" + name, Op: op, Err: reconcile.ErrNotFound,
 				Hint: "see the names with: maqet get; apply a manifest to make one",

@@ -65,8 +65,7 @@ func printError(env environment, err error) {
 		prefix = styleBad.Sprint("Error:")
 	}
 	fmt.Fprintln(env.err, prefix, err)
-	var usage *usageError
-	if errors.As(err, &usage) {
+	if _, ok := errors.AsType[*usageError](err); ok {
 		fmt.Fprintln(env.err, "Run the command with --help to see how it is used.")
 	}
 }

@@ -66,8 +66,10 @@ func reportValidation(a *app, f format, set *manifest.Set, err error) error {
 		}
 		return nil
 	case !v.Valid:
+		printWarnings(a.env, v.Warnings)
 		return invalid(a, errs)
 	default:
+		printWarnings(a.env, v.Warnings)
 		fmt.Fprintf(a.env.out, "%s in %s, all valid\n", describeCount(v.Objects, "object"), describeCount(v.Files, "file"))
 		return nil
 	}
