@@ -37,9 +37,6 @@ type Config struct {
 	BootID string
 	// Report is told what happens, one call at a time; nil discards.
 	Report func(Event)
-	// Live finds the watch that runs now, nil when none does; without Live there
-	// is none. A controller's own engine has no Live: it is the watch.
-	Live func(ctx context.Context) (*LiveWatch, error)
 	// Parallel is how many machines may be starting at once; 0 is 4.
 	Parallel int
 	// Now is the clock; nil is time.Now.
@@ -88,9 +85,6 @@ func (e *Engine) options(opt Options) Options {
 	opt.Launch = cmp.Or(opt.Launch, t.Start)
 	opt.Ready = cmp.Or(opt.Ready, t.Ready)
 	opt.Snapshot = cmp.Or(opt.Snapshot, t.Snapshot)
-	opt.Backoff = cmp.Or(opt.Backoff, t.Backoff)
-	opt.BackoffMax = cmp.Or(opt.BackoffMax, t.BackoffMax)
-	opt.BackoffReset = cmp.Or(opt.BackoffReset, t.BackoffReset)
 	return opt
 }
 
