@@ -156,12 +156,22 @@ const (
 	EndHostReboot = ending.HostReboot
 	// EndStartFailed is a QEMU that never answered query-status.
 	EndStartFailed = ending.StartFailed
+	// EndPanic is a guest that panicked, upon which QEMU ended. It is told from
+	// EndGuest only when somebody listened to QEMU.
+	EndPanic = ending.Panic
+	// EndWatchdog is a guest that its watchdog ended, told apart likewise.
+	EndWatchdog = ending.Watchdog
+	// EndQuit is a QEMU that somebody told to quit in a monitor, told apart likewise.
+	EndQuit = ending.Quit
 )
 
 // Ended is how a process ended, read from what it left.
 type Ended struct {
 	Cause EndCause
-	At    time.Time
+	// Reason is QEMU's own word for why it ended, such as guest-shutdown or
+	// guest-reset; empty when nobody listened.
+	Reason string
+	At     time.Time
 	// Boot is the boot id the process ran in.
 	Boot string
 	// Exit is the exit status in words, or "not seen".

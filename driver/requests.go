@@ -23,6 +23,22 @@ type Awaited struct {
 	Ready bool
 }
 
+// Hint tells that something may have happened to a machine. It carries no
+// truth: one that is lost or comes twice changes nothing, for looking decides.
+type Hint struct {
+	// Kind is the name of a QMP event, such as SHUTDOWN, or one of the kinds below.
+	Kind string
+}
+
+// The kinds of hints that are no events of QEMU.
+const (
+	// HintExit tells that the process has ended. No other comes after it.
+	HintExit = "exit"
+	// HintConnected tells that events are listened to from now on. Whatever happened
+	// before, or was more than could be told, may have gone unnoticed.
+	HintConnected = "connected"
+)
+
 // StartRequest is everything needed to start a machine.
 type StartRequest struct {
 	// VM is the resolved object.

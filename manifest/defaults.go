@@ -30,6 +30,7 @@ func Resolve(vm *VirtualMachine, dir string) *VirtualMachine {
 	if s.PowerState == "" {
 		s.PowerState = PowerRunning
 	}
+	setDefault(&s.RestartPolicy, RestartOnFailure)
 	resolveCPU(s.CPU)
 	resolveBoot(s.Boot, dir)
 	for i := range s.Disks {

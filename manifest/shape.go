@@ -72,6 +72,8 @@ type enum struct {
 // enumOf is the enum of a string type, or nil.
 func enumOf(t reflect.Type) *enum {
 	switch t {
+	case reflect.TypeFor[RestartPolicy]():
+		return &enum{allowed: []string{string(RestartAlways), string(RestartOnFailure), string(RestartNever)}}
 	case reflect.TypeFor[PowerState]():
 		return &enum{allowed: []string{string(PowerRunning), string(PowerPaused), string(PowerStopped)}}
 	case reflect.TypeFor[DiskFormat]():

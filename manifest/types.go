@@ -41,11 +41,27 @@ const (
 	PowerStopped PowerState = "Stopped"
 )
 
+// RestartPolicy says what a watch does about a machine whose process ended
+// without maqet having asked for it.
+type RestartPolicy string
+
+// The restart policies. Absent means OnFailure.
+const (
+	// RestartAlways starts the machine again, whyever it ended.
+	RestartAlways RestartPolicy = "Always"
+	// RestartOnFailure starts it again unless the guest powered itself off.
+	RestartOnFailure RestartPolicy = "OnFailure"
+	// RestartNever leaves it as it ended.
+	RestartNever RestartPolicy = "Never"
+)
+
 // VirtualMachineSpec says everything about the wanted machine. A key that is
 // absent is not passed to QEMU, which then decides by itself.
 type VirtualMachineSpec struct {
 	// PowerState is Running, Paused or Stopped. Absent: Running.
 	PowerState PowerState `json:"powerState,omitempty"`
+	// RestartPolicy is Always, OnFailure or Never. Absent: OnFailure.
+	RestartPolicy RestartPolicy `json:"restartPolicy,omitempty"`
 	// Emulator chooses the QEMU binary and how it is run.
 	Emulator *Emulator `json:"emulator,omitempty"`
 	// Machine is the board. Absent: QEMU's default board for the binary.

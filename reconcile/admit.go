@@ -114,7 +114,7 @@ func (a *admission) machine(o *manifest.Object) {
 	before := old.Object
 	a.before[name] = &before
 	owner := a.claim(old.Owner)
-	if old.Digest == o.Digest && old.Owner == owner {
+	if old.Owner == owner && sameObject(old, o) {
 		a.note(o.Key(), ActionUnchanged, nil)
 		return
 	}
@@ -122,8 +122,10 @@ func (a *admission) machine(o *manifest.Object) {
 	m.Object, m.Owner, m.Source, m.Digest, m.Updated = *o.VM, owner, o.Position.File, o.Digest, a.now
 	if !reflect.DeepEqual(leaves(before.Spec, "spec"), leaves(o.VM.Spec, "spec")) {
 		m.Generation++
-		// A changed manifest is newer than what an operator overrode.
+		// A changed manifest is newer than what an operator overrode, and than
+		// what was wrong with the one before.
 		m.Hold = nil
+		forgive(&m)
 	}
 	a.machines[name] = &m
 	a.note(o.Key(), ActionConfigured, a.putMachines)
@@ -284,4 +286,15 @@ func (a *admission) action(name string) ObjectAction {
 		}
 	}
 	return ActionUnchanged
+}
+
+// sameObject tells whether a manifest says what is remembered already. A record
+// of an older maqet lacks the keys that are newer than it, which then mean what
+// their absence means.
+func sameObject(old *state.Machine, o *manifest.Object) bool {
+	if old.Digest == o.Digest {
+		return true
+	}
+	resolved, err := manifest.NewObject(manifest.Resolve(&old.Object, "/"))
+	return err == nil && resolved.Digest == o.Digest
 }

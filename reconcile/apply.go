@@ -153,7 +153,7 @@ func (e *Engine) forecast(ctx context.Context, a *admission, name string, opt Ap
 	obs := e.cfg.Ports.Observer.Observe(ctx, name, want.vm(), driver.DepthFull)
 	now := e.cfg.Now()
 	f := MachineForecast{Machine: name, Action: a.action(name), Class: ClassNone}
-	f.Phase, _ = phaseOf(want.Machine, &obs, now)
+	f.Phase, _ = phaseOf(want.Machine, &obs, opt.Options, now)
 	plans := Forecast(want, obs, e.options(opt.Options), now)
 	last := plans[len(plans)-1]
 	f.Problems, f.Held = last.Problems, last.Held

@@ -8,6 +8,7 @@ import (
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/manifest"
+	"github.com/maqet/maqet/state"
 )
 
 // Bounds of one convergence. A machine that needs more goes round in circles.
@@ -100,7 +101,7 @@ func (r *run) peek(ctx context.Context) bool {
 		r.result.Err = r.interrupted(err, r.result.Plan.Steps)
 		return true
 	}
-	adopt(want.Machine, &obs)
+	r.note(want.Machine, &obs)
 	r.judge(want, obs)
 	if !r.result.Plan.Settled() {
 		r.wantsGate = hasStart(r.result.Plan)
@@ -124,6 +125,12 @@ func (r *run) read(ctx context.Context) error {
 		return notFound("converge", r.name)
 	}
 	return nil
+}
+
+// note takes what a look shows into the record.
+func (r *run) note(m *state.Machine, obs *driver.Observed) {
+	adopt(m, obs)
+	heal(m, obs, r.opt, r.e.cfg.Now())
 }
 
 // judge plans for what was observed and keeps plan and status.
@@ -172,7 +179,7 @@ func (r *run) rounds(ctx context.Context, want Desired) error {
 	// What has begun is seen to its end: only between steps is it cancelled.
 	calmly := context.WithoutCancel(ctx)
 	obs := r.e.cfg.Ports.Observer.Observe(calmly, r.name, want.vm(), driver.DepthFull)
-	adopt(want.Machine, &obs)
+	r.note(want.Machine, &obs)
 	for range maxRounds {
 		r.judge(want, obs)
 		plan := r.result.Plan

@@ -37,6 +37,9 @@ type Config struct {
 	BootID string
 	// Report is told what happens, one call at a time; nil discards.
 	Report func(Event)
+	// Live finds the watch that runs now, nil when none does; without Live there
+	// is none. A controller's own engine has no Live: it is the watch.
+	Live func(ctx context.Context) (*LiveWatch, error)
 	// Parallel is how many machines may be starting at once; 0 is 4.
 	Parallel int
 	// Now is the clock; nil is time.Now.
@@ -85,6 +88,9 @@ func (e *Engine) options(opt Options) Options {
 	opt.Launch = cmp.Or(opt.Launch, t.Start)
 	opt.Ready = cmp.Or(opt.Ready, t.Ready)
 	opt.Snapshot = cmp.Or(opt.Snapshot, t.Snapshot)
+	opt.Backoff = cmp.Or(opt.Backoff, t.Backoff)
+	opt.BackoffMax = cmp.Or(opt.BackoffMax, t.BackoffMax)
+	opt.BackoffReset = cmp.Or(opt.BackoffReset, t.BackoffReset)
 	return opt
 }
 
@@ -174,22 +180,37 @@ func (e *Engine) Views(ctx context.Context, names []string, depth driver.Depth) 
 		return nil, err
 	}
 	views := make([]View, len(all))
-	each(len(all), maxLooking, func(i int) { views[i] = e.look(ctx, all[i], depth) })
+	watched := e.live(ctx) != nil
+	each(len(all), maxLooking, func(i int) { views[i] = e.look(ctx, all[i], depth, watched) })
 	return views, ctx.Err()
 }
 
 // look is one look at one machine.
-func (e *Engine) look(ctx context.Context, want Desired, depth driver.Depth) View {
+func (e *Engine) look(ctx context.Context, want Desired, depth driver.Depth, watched bool) View {
 	name := want.Machine.Object.Metadata.Name
-	opt := e.options(Options{})
+	opt := e.options(Options{Supervise: watched})
 	obs := e.cfg.Ports.Observer.Observe(ctx, name, want.vm(), depth)
 	now := e.cfg.Now()
 	opt.brief = depth == driver.DepthBrief
 	plan := PlanMachine(want, obs, opt, now)
 	return View{
-		Machine: want.Machine, Snapshots: want.Snapshots, Observed: obs, Plan: plan,
+		Machine: want.Machine, Snapshots: want.Snapshots, Observed: obs, Plan: plan, Watched: watched,
 		Status: statusOf(want, obs, plan, opt, now),
 	}
+}
+
+// live is the watch that runs now; nil when there is none. One that cannot be
+// found out about is taken for none: it still keeps its machines by itself.
+func (e *Engine) live(ctx context.Context) *LiveWatch {
+	if e.cfg.Live == nil {
+		return nil
+	}
+	w, err := e.cfg.Live(ctx)
+	if err != nil {
+		e.cfg.Log.Warn("looking for a watch failed", "err", err)
+		return nil
+	}
+	return w
 }
 
 // Locked calls do with one fresh full look at a machine while no other process
@@ -207,7 +228,7 @@ func (e *Engine) Locked(ctx context.Context, name string, do func(context.Contex
 	if want.Machine == nil {
 		return notFound("look at", name)
 	}
-	return do(ctx, e.look(ctx, want, driver.DepthFull))
+	return do(ctx, e.look(ctx, want, driver.DepthFull, e.live(ctx) != nil))
 }
 
 // lock takes a machine's lock within the table's time.

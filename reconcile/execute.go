@@ -127,11 +127,11 @@ func (x *execution) imaging() time.Duration {
 
 // recordEnd writes down how the process ended before what tells of it is cleared.
 func (x *execution) recordEnd(ctx context.Context) error {
-	t := terminationOf(x.want.Machine, &x.obs)
-	if err := x.run.update(ctx, func(m *state.Machine) { ended(m, t) }); err != nil {
+	note := func(m *state.Machine) { ended(m, &x.obs, x.run.opt) }
+	if err := x.run.update(ctx, note); err != nil {
 		return err
 	}
-	ended(x.want.Machine, t)
+	note(x.want.Machine)
 	return x.run.e.cfg.Ports.Records.ClearRun(ctx, x.run.name)
 }
 
@@ -146,6 +146,10 @@ func (x *execution) start(ctx context.Context, s Step) error {
 		return err
 	}
 	started(x.want.Machine, "")
+	if !x.run.opt.Supervise {
+		// A person wants it to run, whatever was before.
+		forgive(x.want.Machine)
+	}
 	return nil
 }
 

@@ -53,6 +53,7 @@ var fieldTable = []Field{
 	{Path: "metadata.labels[]", Class: ClassMetadata, Seen: SeenController},
 	{Path: "metadata.annotations[]", Class: ClassMetadata, Seen: SeenController},
 	{Path: "spec.powerState", Class: ClassLive, Seen: SeenQMP},
+	{Path: "spec.restartPolicy", Class: ClassNone, Seen: SeenController, Absent: "OnFailure"},
 	{Path: "spec.emulator.binary", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.emulator.accelerators", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.emulator.extraArgs", Class: ClassRestart, Seen: SeenLaunch},

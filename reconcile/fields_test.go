@@ -76,7 +76,8 @@ func TestFields_classes_areAsPromised(t *testing.T) {
 			want = ClassLive
 		case f.Path == "spec.disks[].size":
 			want = ClassDataLoss
-		case strings.HasPrefix(f.Path, "spec.shutdown."), strings.HasPrefix(f.Path, "spec.readiness."), strings.HasPrefix(f.Path, "spec.onDelete."):
+		case strings.HasPrefix(f.Path, "spec.shutdown."), strings.HasPrefix(f.Path, "spec.readiness."), strings.HasPrefix(f.Path, "spec.onDelete."),
+			f.Path == "spec.restartPolicy":
 			want = ClassNone
 		}
 		if f.Class != want {

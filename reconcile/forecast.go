@@ -15,6 +15,7 @@ const maxForecast = 24
 // unless the machine is gone then or what comes cannot be foreseen.
 func Forecast(want Desired, obs driver.Observed, opt Options, now time.Time) []Plan {
 	m := newModel(want, obs, now, opt.BootID)
+	m.opt = opt
 	var plans []Plan
 	for range maxForecast {
 		p := PlanMachine(m.want, m.obs, opt, m.now)

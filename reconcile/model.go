@@ -18,6 +18,8 @@ type model struct {
 	now  time.Time
 	// bootID is that of the host.
 	bootID string
+	// opt has the durations.
+	opt Options
 }
 
 // newModel copies what it is given, so that a forecast changes nothing.
@@ -116,7 +118,7 @@ func (m *model) doRecord(s Step) {
 func (m *model) pass(p Plan) {
 	for _, s := range p.Steps {
 		if s.Kind == StepRecordEnd {
-			ended(m.want.Machine, terminationOf(m.want.Machine, &m.obs))
+			ended(m.want.Machine, &m.obs, m.opt)
 		}
 		m.do(s)
 	}
@@ -128,6 +130,8 @@ func (m *model) elapse(w Wait) bool {
 	switch {
 	case m.obs.Guest == nil && (w.Job || w.Ready):
 		return false
+	case !w.Job && !w.Ready && !w.Exit:
+		m.now = w.Until
 	case w.Job:
 		if in := m.obs.Intent; in != nil && in.Snapshot != nil {
 			for i := range m.obs.Guest.Jobs {

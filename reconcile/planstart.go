@@ -26,7 +26,7 @@ func (p *planner) absent() {
 	sizes, problems := sizeChanges(p.spec, &p.obs)
 	p.plan.Changes = append(p.plan.Changes, sizes...)
 	p.plan.Problems = append(p.plan.Problems, problems...)
-	if p.power != manifest.PowerStopped && !p.completed() {
+	if p.power != manifest.PowerStopped && p.mayStart() {
 		p.start()
 	}
 	p.snapshots()
@@ -43,18 +43,11 @@ func (p *planner) forget() {
 	p.step(Step{Kind: StepForget, DeleteDisks: deleteDisks, Why: why})
 }
 
-// completed tells that the guest powered itself off and nothing has changed
+// isCompleted tells that the guest powered itself off and nothing has changed
 // since: that lasts until the spec changes or somebody starts it.
-func (p *planner) completed() bool {
-	if p.opt.Start || p.opt.Restart {
-		return false
-	}
-	return isCompleted(p.rec, &p.obs)
-}
-
 func isCompleted(rec *state.Machine, obs *driver.Observed) bool {
 	t := lastTermination(rec, obs)
-	return t != nil && t.Cause == driver.EndGuest && t.Generation == rec.Generation
+	return t != nil && t.Generation == rec.Generation && verdictOf(policyOf(rec), t.Cause) == verdictCompleted
 }
 
 // lastTermination is how the last process ended, recorded yet or not; nil when
@@ -75,7 +68,7 @@ func terminationOf(rec *state.Machine, obs *driver.Observed) *state.Termination 
 	e := obs.Ended
 	t := &state.Termination{Cause: e.Cause, At: e.At, Boot: e.Boot, Exit: e.Exit, LastLine: e.LastLine, Generation: rec.Generation}
 	if obs.Launched != nil {
-		t.Generation = obs.Launched.Generation
+		t.Generation, t.StartedAt = obs.Launched.Generation, obs.Launched.At
 	}
 	return t
 }
@@ -187,7 +180,7 @@ func deviceNames(spec *manifest.VirtualMachineSpec) []string {
 // unwanted tells that an end was neither asked for nor the guest's own doing.
 func unwanted(c driver.EndCause) bool {
 	switch c {
-	case driver.EndCrash, driver.EndSignal, driver.EndHostReboot:
+	case driver.EndCrash, driver.EndSignal, driver.EndHostReboot, driver.EndPanic, driver.EndWatchdog, driver.EndQuit:
 		return true
 	case driver.EndStopped, driver.EndGuest, driver.EndStartFailed:
 		return false
@@ -211,17 +204,22 @@ func causeWords(c driver.EndCause) string {
 		return "the host was restarted"
 	case driver.EndStartFailed:
 		return "QEMU did not start"
+	case driver.EndPanic:
+		return "the guest panicked"
+	case driver.EndWatchdog:
+		return "the guest's watchdog ended it"
+	case driver.EndQuit:
+		return "somebody told QEMU to quit"
 	default:
 		return string(c)
 	}
 }
 
 func endWords(e *driver.Ended) string {
-	words := causeWords(e.Cause)
-	if e.LastLine != "" && e.Cause != driver.EndStopped {
-		words += "; QEMU's last line: " + e.LastLine
+	if e.Cause == driver.EndStopped {
+		return causeWords(e.Cause)
 	}
-	return words
+	return causeWords(e.Cause) + lastWords(e.LastLine)
 }
 
 func (p *planner) startWords(t *state.Termination) string {

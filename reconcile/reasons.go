@@ -8,6 +8,7 @@ const (
 	ConditionRestartRequired = "RestartRequired"
 	ConditionDrifted         = "Drifted"
 	ConditionHeld            = "Held"
+	ConditionManifestInvalid = "ManifestInvalid"
 	ConditionIOError         = "IOError"
 	ConditionUnresponsive    = "Unresponsive"
 )
@@ -47,6 +48,8 @@ const (
 	// ReasonSaving is a QEMU that is silent because it saves memory for a
 	// snapshot. It is no problem, and waited for.
 	ReasonSaving = "SavingSnapshot"
+	// ReasonEndedForGood is a machine that failed and is not started again.
+	ReasonEndedForGood = "EndedForGood"
 	// ReasonHeld is a delete that waits for a hold.
 	ReasonHeld = "Held"
 )

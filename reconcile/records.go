@@ -8,9 +8,6 @@ import (
 	"github.com/maqet/maqet/state"
 )
 
-// ended notes how the last process ended.
-func ended(m *state.Machine, t *state.Termination) { m.LastTermination = t }
-
 // started notes a start.
 func started(m *state.Machine, uid string) {
 	m.Starts++

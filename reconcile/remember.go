@@ -16,7 +16,8 @@ func (r *run) remember(ctx context.Context, want Desired) error {
 	}
 	conditions := r.result.Status.Conditions
 	before, after := r.known.Machine, want.Machine
-	counted := before.Starts != after.Starts || before.UID != after.UID
+	counted := before.Starts != after.Starts || before.UID != after.UID ||
+		before.Failures != after.Failures || !before.NotBefore.Equal(after.NotBefore)
 	if !counted && sameConditions(before.Conditions, conditions) {
 		return nil
 	}
@@ -28,6 +29,7 @@ func (r *run) remember(ctx context.Context, want Desired) error {
 		if counted {
 			m.UID, m.Starts, m.Restarts = after.UID, after.Starts, after.Restarts
 			m.StartedGeneration, m.LastTermination = after.StartedGeneration, after.LastTermination
+			m.Failures, m.NotBefore = after.Failures, after.NotBefore
 		}
 	})
 }

@@ -164,6 +164,8 @@ type View struct {
 	Observed  driver.Observed   `json:"-"`
 	Plan      Plan              `json:"plan"`
 	Status    Status            `json:"status"`
+	// Watched is true while a watch runs: then the restart policy acts.
+	Watched bool `json:"watched"`
 }
 
 // PowerRequest is a person's start, stop, pause or resume.

@@ -30,18 +30,22 @@ const (
 type Status struct {
 	Phase Phase `json:"phase"`
 	// Reason says more about the phase, such as Suspended; may be empty.
-	Reason             string             `json:"reason,omitempty"`
-	PID                int                `json:"pid,omitempty"`
-	UID                string             `json:"uid,omitempty"`
-	ObservedGeneration int64              `json:"observedGeneration,omitempty"`
-	Conditions         []state.Condition  `json:"conditions"`
-	Restarts           int                `json:"restarts"`
-	StartedAt          time.Time          `json:"startedAt,omitzero"`
-	Observed           *ObservedStatus    `json:"observed,omitempty"`
-	Snapshots          []SnapshotStatus   `json:"snapshots,omitempty"`
-	LastTermination    *state.Termination `json:"lastTermination,omitempty"`
-	Hold               *state.Hold        `json:"hold,omitempty"`
-	Deleting           *state.Deletion    `json:"deleting,omitempty"`
+	Reason             string            `json:"reason,omitempty"`
+	PID                int               `json:"pid,omitempty"`
+	UID                string            `json:"uid,omitempty"`
+	ObservedGeneration int64             `json:"observedGeneration,omitempty"`
+	Conditions         []state.Condition `json:"conditions"`
+	Restarts           int               `json:"restarts"`
+	// Failures counts the ends in a row that were failures; NextTry is when a
+	// watch starts the machine again.
+	Failures        int                `json:"failures,omitempty"`
+	NextTry         time.Time          `json:"nextTry,omitzero"`
+	StartedAt       time.Time          `json:"startedAt,omitzero"`
+	Observed        *ObservedStatus    `json:"observed,omitempty"`
+	Snapshots       []SnapshotStatus   `json:"snapshots,omitempty"`
+	LastTermination *state.Termination `json:"lastTermination,omitempty"`
+	Hold            *state.Hold        `json:"hold,omitempty"`
+	Deleting        *state.Deletion    `json:"deleting,omitempty"`
 }
 
 // ObservedStatus is what QEMU itself says.

@@ -21,7 +21,7 @@ func StatusOf(want Desired, obs driver.Observed, plan Plan, now time.Time) Statu
 
 func statusOf(want Desired, obs driver.Observed, plan Plan, opt Options, now time.Time) Status {
 	s := Status{PID: obs.PID, StartedAt: obs.StartedAt}
-	s.Phase, s.Reason = phaseOf(want.Machine, &obs, now)
+	s.Phase, s.Reason = phaseOf(want.Machine, &obs, opt, now)
 	rec := want.Machine
 	s.UID = machineUID(rec, &obs)
 	if rec != nil {
@@ -29,6 +29,11 @@ func statusOf(want Desired, obs driver.Observed, plan Plan, opt Options, now tim
 		s.Restarts = rec.Restarts
 		if s.LastTermination = rec.LastTermination; obs.Ended != nil {
 			s.LastTermination = terminationOf(rec, &obs)
+		}
+		if s.Failures = rec.Failures; obs.Presence == driver.Absent {
+			if at, failures := nextTry(rec, &obs, opt, now); s.Phase == PhaseCrashLoopBackOff {
+				s.NextTry, s.Failures = at, failures
+			}
 		}
 		s.Hold = plan.Held
 		s.Deleting = rec.Deleting
@@ -40,10 +45,10 @@ func statusOf(want Desired, obs driver.Observed, plan Plan, opt Options, now tim
 }
 
 // phaseOf is the phase and, where that says more, a reason.
-func phaseOf(rec *state.Machine, obs *driver.Observed, now time.Time) (Phase, string) {
+func phaseOf(rec *state.Machine, obs *driver.Observed, opt Options, now time.Time) (Phase, string) {
 	switch obs.Presence {
 	case driver.Absent:
-		return absentPhase(rec, obs, now)
+		return absentPhase(rec, obs, opt, now)
 	case driver.Alive:
 		if obs.Guest == nil {
 			return PhaseUnknown, driver.ReasonNoAnswer
@@ -96,26 +101,39 @@ func runPhase(obs *driver.Observed) (Phase, string) {
 	}
 }
 
-func absentPhase(rec *state.Machine, obs *driver.Observed, now time.Time) (Phase, string) {
+func absentPhase(rec *state.Machine, obs *driver.Observed, opt Options, now time.Time) (Phase, string) {
 	if rec == nil || EffectivePower(rec, now) == manifest.PowerStopped {
 		return PhaseStopped, ""
 	}
 	t := lastTermination(rec, obs)
-	switch {
-	case t == nil:
-		return PhasePending, ""
-	case isCompleted(rec, obs):
-		return PhaseCompleted, ""
-	case t.Generation != rec.Generation:
+	if t == nil || t.Generation != rec.Generation {
 		return PhasePending, ""
 	}
-	switch t.Cause {
-	case driver.EndCrash, driver.EndStartFailed:
+	switch verdictOf(policyOf(rec), t.Cause) {
+	case verdictCompleted:
+		return PhaseCompleted, ""
+	case verdictFailed:
 		return PhaseFailed, string(t.Cause)
-	case driver.EndStopped, driver.EndGuest, driver.EndSignal, driver.EndHostReboot:
+	case verdictBackOff:
+		return failedPhase(rec, obs, opt, now), string(t.Cause)
+	case verdictStart:
 		return PhasePending, string(t.Cause)
 	default:
 		return PhasePending, string(t.Cause)
+	}
+}
+
+// failedPhase is the phase of a machine that is to be started again. Only
+// somebody who supervises it waits.
+func failedPhase(rec *state.Machine, obs *driver.Observed, opt Options, now time.Time) Phase {
+	at, _ := nextTry(rec, obs, opt, now)
+	switch t := lastTermination(rec, obs); {
+	case opt.Supervise && now.Before(at):
+		return PhaseCrashLoopBackOff
+	case t.Cause == driver.EndSignal || t.Cause == driver.EndGuest:
+		return PhasePending
+	default:
+		return PhaseFailed
 	}
 }
 
@@ -160,6 +178,9 @@ func conditionsOf(want Desired, obs *driver.Observed, plan Plan, s Status, opt O
 	}
 	if plan.Held != nil {
 		add(ConditionHeld, "HeldByOperator", holdWords(plan.Held))
+	}
+	if m := want.Machine; m != nil && m.Invalid != nil {
+		add(ConditionManifestInvalid, "LastGoodKept", m.Invalid.Message)
 	}
 	if obs.Guest != nil && obs.Guest.RunState == runIOError {
 		add(ConditionIOError, ReasonIOError, "QEMU stopped the guest because a disk failed")

@@ -159,11 +159,16 @@ type Options struct {
 	Restart bool
 	// Force skips asking the guest when stopping.
 	Force bool
+	// Supervise makes the restart policy count: a machine that failed is started
+	// again when its backoff is over. Without it a person asks, and it is at once.
+	Supervise bool
 	// Who is written into intents.
 	Who string
 	// Shutdown, Quit, Kill, Launch, Ready and Snapshot are durations from the
 	// timing table; zero takes the table's own.
 	Shutdown, Quit, Kill, Launch, Ready, Snapshot time.Duration
+	// Backoff, BackoffMax and BackoffReset are likewise.
+	Backoff, BackoffMax, BackoffReset time.Duration
 	// BootID is the host's current boot id.
 	BootID string
 	// brief says that only little was looked at: nothing is said of what was not.

@@ -68,6 +68,8 @@ type Termination struct {
 	Exit  string       `json:"exit"`
 	// LastLine is QEMU's last line.
 	LastLine string `json:"lastLine,omitempty"`
+	// StartedAt is when the process that ended was started.
+	StartedAt time.Time `json:"startedAt,omitzero"`
 	// Generation is the generation that ran.
 	Generation int64 `json:"generation"`
 	// Superseded is true once the machine was started again: then this is no

@@ -20,4 +20,13 @@ const (
 	HostReboot Cause = "HostReboot"
 	// StartFailed is a QEMU that never answered query-status.
 	StartFailed Cause = "StartFailed"
+	// Panic is a guest whose kernel panicked, upon which QEMU ended. Only who
+	// listened to QEMU knows it from a power-off.
+	Panic Cause = "GuestPanicked"
+	// Watchdog is a guest that its virtual watchdog ended. Only who listened
+	// to QEMU knows it from a power-off.
+	Watchdog Cause = "Watchdog"
+	// Quit is a QEMU that somebody else than maqet told to quit in a monitor.
+	// Only who listened to QEMU knows it from a power-off.
+	Quit Cause = "MonitorQuit"
 )

@@ -126,6 +126,9 @@ func (l Layout) Confirmed(vm string) string { return filepath.Join(l.RunDir(vm),
 // Intent is what was begun and is not yet observed.
 func (l Layout) Intent(vm string) string { return filepath.Join(l.RunDir(vm), "intent.json") }
 
+// LastEvent is what QEMU said of its own end to whoever listened.
+func (l Layout) LastEvent(vm string) string { return filepath.Join(l.RunDir(vm), "last-event.json") }
+
 // QMPSocket is for whoever stays connected for events.
 func (l Layout) QMPSocket(vm string) string { return filepath.Join(l.RunDir(vm), "qmp.sock") }
 
@@ -149,6 +152,12 @@ func (l Layout) QMPLock(vm string) string { return l.lock("qmp-" + vm) }
 
 // DatabaseLock is held for one transaction.
 func (l Layout) DatabaseLock() string { return l.lock("db") }
+
+// ControllerLock is held by the one watch of the state dir while it lives.
+func (l Layout) ControllerLock() string { return l.lock("controller") }
+
+// Controller says whose objects the watch keeps that holds ControllerLock.
+func (l Layout) Controller() string { return filepath.Join(l.LockDir(), "controller.json") }
 
 // EventsLock is held while the journal is appended to.
 func (l Layout) EventsLock() string { return l.lock("events") }

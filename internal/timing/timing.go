@@ -36,6 +36,17 @@ type Table struct {
 	Image time.Duration `flag:"image"`
 	// Snapshot is how long taking a snapshot may last (key deadline).
 	Snapshot time.Duration `flag:"snapshot"`
+	// Backoff is how long watch waits before it starts a machine that failed
+	// once; it doubles with each further failure.
+	Backoff time.Duration `flag:"backoff"`
+	// BackoffMax is the most that Backoff doubles to.
+	BackoffMax time.Duration `flag:"backoff-max"`
+	// BackoffReset is how long a machine has to run until its failures are forgotten.
+	BackoffReset time.Duration `flag:"backoff-reset"`
+	// Resync is when watch looks again at everything although nothing told of a change.
+	Resync time.Duration `flag:"resync"`
+	// Absence is how long watch must miss an object before it prunes it.
+	Absence time.Duration `flag:"absence"`
 }
 
 // Default is the table that holds without flags.
@@ -55,5 +66,11 @@ func Default() Table {
 		Probe:    10 * time.Second,
 		Image:    5 * time.Minute,
 		Snapshot: 5 * time.Minute,
+
+		Backoff:      time.Second,
+		BackoffMax:   5 * time.Minute,
+		BackoffReset: 10 * time.Minute,
+		Resync:       5 * time.Minute,
+		Absence:      2 * time.Second,
 	}
 }
