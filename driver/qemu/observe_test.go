@@ -156,6 +156,11 @@ func TestObserve_stoppedProcess_isUnresponsiveAndRecovers(t *testing.T) {
 	if err := r.tryStart(vm, false); err == nil {
 		t.Error("a second Start succeeded")
 	}
+	other := rigAt(t, r.layout)
+	other.timing.Greeting = 200 * time.Millisecond
+	if err := other.SetPaused(t.Context(), "web", true); !errors.Is(err, driver.ErrUnresponsive) || lifecycle(err).Hint == "" {
+		t.Errorf("SetPaused = %v, want ErrUnresponsive with a hint", err)
+	}
 	r.signal("web", unix.SIGCONT)
 	r.timing.Greeting = 5 * time.Second
 	r.observe(vm, driver.DepthFull, driver.Alive)
@@ -403,4 +408,15 @@ func TestLook_madeUpProc_tellsOursFromOthers(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestKill_stoppedProcess_ends(t *testing.T) {
+	r := newRig(t)
+	vm := r.vm("web", bareBoard)
+	r.start(vm, false)
+	k := r.childOf("web")
+	r.signal("web", unix.SIGSTOP)
+	r.must(rigAt(t, r.layout).Kill(t.Context(), "web"))
+	r.waitChild(k)
+	r.observe(vm, driver.DepthBrief, driver.Absent)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -120,8 +121,8 @@ func (k *child) wait(ctx context.Context) error {
 
 // kill ends the child and waits until it is gone.
 func (k *child) kill(ctx context.Context) error {
-	// A closed handle belongs to a child that is over.
-	if err := k.handle.signal(unix.SIGKILL); err != nil && !k.over() {
+	// A closed handle belongs to a child that has been reaped.
+	if err := k.handle.signal(unix.SIGKILL); err != nil && !errors.Is(err, os.ErrClosed) {
 		return err
 	}
 	if err := k.wait(ctx); err != nil {
