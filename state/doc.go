@@ -26,6 +26,13 @@
 // record or database of a newer maqet is no damage: it is refused with
 // ErrNewer and left as it is.
 //
+// # Journal
+//
+// What happened is no state: it is in a Journal beside the database, JSON lines
+// that are appended, each with a checksum, in two files of bounded size. Losing
+// an event changes nothing, so nobody waits for the disk, a line that cannot be
+// written is given up, and a damaged one is left out of what is read.
+//
 // # Caveats
 //
 // The whole database is read each time, which is right for the records of one

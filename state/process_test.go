@@ -34,9 +34,17 @@ func TestMain(m *testing.M) {
 	}
 }
 
+// processContext bounds the life of a process.
+func processContext() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), 5*patience)
+}
+
 // act is the other process: it works on the store at args[0], locked by args[1].
 func act(role string, args []string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*patience)
+	if role == "journal" {
+		return actJournal(args)
+	}
+	ctx, cancel := processContext()
 	defer cancel()
 	table := timing.Default()
 	table.Lock = patience

@@ -1,0 +1,79 @@
+package state
+
+// The reasons of events. Besides these there are the reasons of problems, which
+// a Warning has when a problem newly appears.
+const (
+	// EventCreated is a new object that was applied.
+	EventCreated = "Created"
+	// EventConfigured is a changed object that was applied.
+	EventConfigured = "Configured"
+	// EventPruned is an object that is to be deleted since it is in no manifest.
+	EventPruned = "Pruned"
+	// EventDeleting is a delete that a person asked for.
+	EventDeleting = "Deleting"
+	// EventDeleted is a machine that is gone.
+	EventDeleted = "Deleted"
+	// EventHeld is a hold that was written.
+	EventHeld = "Held"
+	// EventReleased is a hold that a person ended.
+	EventReleased = "Released"
+	// EventHoldEnded is a hold that ended by its time or by a changed spec.
+	EventHoldEnded = "HoldEnded"
+	// EventIdentity is an identity that was written.
+	EventIdentity = "IdentityWritten"
+	// EventDiskCreated is a disk that was made.
+	EventDiskCreated = "DiskCreated"
+	// EventStarted is a QEMU that was started and answered.
+	EventStarted = "Started"
+	// EventPoweringOff is a guest that was asked to power off.
+	EventPoweringOff = "PoweringOff"
+	// EventQuitting is a QEMU that was told to quit.
+	EventQuitting = "Quitting"
+	// EventKilled is a QEMU that was killed.
+	EventKilled = "Killed"
+	// EventPaused is a guest whose vCPUs were stopped.
+	EventPaused = "Paused"
+	// EventResumed is a guest whose vCPUs were let run.
+	EventResumed = "Resumed"
+	// EventCancelled is something begun that was given up.
+	EventCancelled = "Cancelled"
+	// EventReady is a machine that became Ready.
+	EventReady = "Ready"
+	// EventNotReady is a machine that did not become Ready in time.
+	EventNotReady = "NotReady"
+	// EventSaving is a snapshot with memory that was begun.
+	EventSaving = "SavingSnapshot"
+	// EventSnapshotTaken is a snapshot that is there.
+	EventSnapshotTaken = "SnapshotTaken"
+	// EventSnapshotDeleted is a snapshot whose data was deleted.
+	EventSnapshotDeleted = "SnapshotDeleted"
+	// EventSnapshotForgotten is a Snapshot object whose record was removed.
+	EventSnapshotForgotten = "SnapshotForgotten"
+	// EventStopped is a process that ended since maqet asked for it.
+	EventStopped = "Stopped"
+	// EventGuestPowerOff is a guest that powered itself off.
+	EventGuestPowerOff = "GuestPowerOff"
+	// EventSignal is a QEMU that a signal ended politely.
+	EventSignal = "Signal"
+	// EventCrash is a QEMU that crashed or was killed by others.
+	EventCrash = "Crash"
+	// EventHostReboot is a process that ended with the host.
+	EventHostReboot = "HostReboot"
+	// EventStartFailed is a QEMU that ended before it answered.
+	EventStartFailed = "StartFailed"
+	// EventStepFailed is a step that failed or was not confirmed.
+	EventStepFailed = "StepFailed"
+)
+
+// Reasons are the reasons of events, without those of problems.
+func Reasons() []string {
+	return []string{
+		EventCreated, EventConfigured, EventPruned, EventDeleting, EventDeleted,
+		EventHeld, EventReleased, EventHoldEnded,
+		EventIdentity, EventDiskCreated, EventStarted, EventPoweringOff, EventQuitting, EventKilled,
+		EventPaused, EventResumed, EventCancelled, EventReady, EventNotReady,
+		EventSaving, EventSnapshotTaken, EventSnapshotDeleted, EventSnapshotForgotten,
+		EventStopped, EventGuestPowerOff, EventSignal, EventCrash, EventHostReboot, EventStartFailed,
+		EventStepFailed,
+	}
+}
