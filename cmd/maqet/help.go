@@ -23,7 +23,7 @@ func timeoutsHelp() string {
 	var text strings.Builder
 	text.WriteString("Every wait has a limit. --timeouts NAME=DURATION,... changes it; a manifest key\nwins where there is one. The names and their defaults:\n\n")
 	for _, d := range table.All() {
-		fmt.Fprintf(&text, "  %-10s%s\n", d.Name, d.Value)
+		fmt.Fprintf(&text, "  %-15s%s\n", d.Name, d.Value)
 	}
 	return text.String()
 }

@@ -16,7 +16,7 @@ func run(ctx context.Context, args []string, env environment) int {
 	out := &answer{to: env.out}
 	env.out = out
 	a := &app{env: env}
-	root := newRoot(a)
+	root := newRoot(a) //nolint:contextcheck // commands take the context of ExecuteContext below
 	root.SetArgs(args)
 	root.SetIn(env.in)
 	root.SetOut(env.out)
