@@ -89,7 +89,7 @@ func (o *observation) judge(ctx context.Context, l *look) (again bool) {
 	case standingAbsent:
 		o.Presence = driver.Absent
 		if l.launched != nil {
-			o.Ended = o.driver.ended(o.Name, l, o.At)
+			o.Ended = o.driver.ended(ctx, o.Name, l, o.At)
 		}
 		o.stoppedFiles(ctx)
 		return false

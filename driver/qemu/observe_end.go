@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -15,20 +16,36 @@ const signalWords = "terminating on signal"
 
 // ended says how the last process ended, by what it left behind. Nobody need have
 // watched: an orderly end removes pid file and sockets, any other leaves them.
-func (d *Driver) ended(name string, l *look, now time.Time) *driver.Ended {
+// What QEMU itself said of its end, when somebody listened, tells more.
+func (d *Driver) ended(ctx context.Context, name string, l *look, now time.Time) *driver.Ended {
+	words := new(lastEvent)
+	if l.sameBoot() && l.confirmed {
+		if said := d.lastWords(ctx, name, l.launched); said != nil {
+			words = said
+		}
+	}
 	e := &driver.Ended{
-		Cause: d.endCause(name, l), At: now, Boot: l.launched.BootID, Exit: exitNotSeen,
+		Cause: d.endCause(name, l, words), At: now, Boot: l.launched.BootID, Exit: exitNotSeen,
 		LastLine: lastLine(d.layout.QEMULog(name), l.launched.LogOffset), UID: l.launched.UID,
 	}
 	if k := d.children.of(l.launched); k != nil {
 		e.Exit = k.words()
+	} else if words.Exit != "" {
+		e.Exit = words.Exit
+	}
+	if s := words.Shutdown; s != nil {
+		e.Reason = s.Reason
+	}
+	if !words.EndedAt.IsZero() {
+		e.At = words.EndedAt
+		return e
 	}
 	switch e.Cause {
 	case driver.EndHostReboot:
 		if booted, err := d.proc.bootTime(); err == nil {
 			e.At = booted
 		}
-	case driver.EndStopped, driver.EndGuest, driver.EndSignal:
+	case driver.EndStopped, driver.EndGuest, driver.EndSignal, driver.EndPanic, driver.EndWatchdog, driver.EndQuit:
 		// The removal of the last file is the last thing that happened to the folder.
 		if info, err := os.Stat(d.layout.RunDir(name)); err == nil {
 			e.At = info.ModTime()
@@ -40,10 +57,11 @@ func (d *Driver) ended(name string, l *look, now time.Time) *driver.Ended {
 }
 
 // endCause is why the last process ended.
-func (d *Driver) endCause(name string, l *look) driver.EndCause {
+func (d *Driver) endCause(name string, l *look, words *lastEvent) driver.EndCause {
 	stop := l.intent != nil && l.intent.UID == l.launched.UID &&
 		(l.intent.Kind == driver.IntentStop || l.intent.Kind == driver.IntentRestart)
 	orderly := isGone(d.layout.PIDFile(name)) && isGone(d.layout.CLISocket(name))
+	said, told := words.cause()
 	switch {
 	case !l.sameBoot():
 		return driver.EndHostReboot
@@ -51,8 +69,13 @@ func (d *Driver) endCause(name string, l *look) driver.EndCause {
 		return driver.EndStartFailed
 	case stop:
 		return driver.EndStopped
+	case said == driver.EndWatchdog && isGone(d.layout.PIDFile(name)):
+		// QEMU leaves its sockets behind then.
+		return said
 	case !orderly:
 		return driver.EndCrash
+	case told:
+		return said
 	case bytes.Contains(lastWordsOf(d.layout.QEMULog(name), l.launched.LogOffset), []byte(signalWords)):
 		return driver.EndSignal
 	default:

@@ -1,0 +1,182 @@
+package qemu
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/driver/qmp"
+)
+
+// hintQueue is how many hints wait for a slow consumer. What is more is told by one
+// hint that things were missed.
+const hintQueue = 64
+
+// Watch stays connected to a machine's QEMU and calls hint for each of its events,
+// HintConnected each time it begins to listen, and HintExit once the process is gone,
+// which it notices at once. It returns nil then, and ctx's error when that ends first.
+//
+// Hint is called by one goroutine, Watch's own. However long it takes, QEMU is not
+// kept waiting, and what QEMU says of its own end is written down for everybody who
+// looks at the machine afterwards.
+//
+// QEMU tells its events to one listener. While another has that place, Watch waits
+// for it, and still notices the end of the process.
+func (d *Driver) Watch(ctx context.Context, name string, hint func(driver.Hint)) error {
+	const op = "watch"
+	if err := d.usable(name); err != nil {
+		return fail(op, name, err, "")
+	}
+	l, err := d.look(name)
+	if err != nil {
+		return fail(op, name, err, "")
+	}
+	defer l.close()
+	switch l.standing {
+	case standingAbsent:
+		hint(driver.Hint{Kind: driver.HintExit})
+		return nil
+	case standingForeign:
+		return fail(op, name, l.foreign(), l.presentHint(name))
+	case standingOurs, standingLost:
+	}
+	w := &watcher{driver: d, name: name, look: l, hints: make(chan driver.Hint, hintQueue)}
+	result := make(chan error, 1)
+	go func() {
+		result <- w.run(ctx)
+		close(w.hints)
+	}()
+	for h := range w.hints {
+		if ctx.Err() == nil {
+			hint(h)
+		}
+		if w.missed.Swap(false) && ctx.Err() == nil {
+			hint(driver.Hint{Kind: driver.HintConnected})
+		}
+	}
+	err = <-result
+	if err == nil {
+		hint(driver.Hint{Kind: driver.HintExit})
+		return nil
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return fail(op, name, err, "")
+}
+
+// watcher listens to one process of one machine.
+type watcher struct {
+	driver *Driver
+	name   string
+	look   *look
+	hints  chan driver.Hint
+	// missed tells that a hint found no place.
+	missed atomic.Bool
+	// said is the last reason that was logged for not being connected.
+	said string
+}
+
+// tell passes a hint on, and never waits.
+func (w *watcher) tell(kind string) {
+	select {
+	case w.hints <- driver.Hint{Kind: kind}:
+	default:
+		w.missed.Store(true)
+	}
+}
+
+// run listens until the process has ended, for which it returns nil.
+func (w *watcher) run(ctx context.Context) error {
+	alive, ended := context.WithCancel(ctx)
+	defer ended()
+	exit := make(chan error, 1)
+	go func() {
+		exit <- w.look.process.wait(alive)
+		ended()
+	}()
+	for wait := firstTry; alive.Err() == nil; wait = min(2*wait, lastTry) {
+		err := w.session(alive)
+		if err == nil {
+			wait = firstTry
+		}
+		w.complain(alive, err)
+		_ = pause(alive, wait) // its end is the loop's
+	}
+	return <-exit
+}
+
+// complain logs why nobody listens, each reason once.
+func (w *watcher) complain(alive context.Context, err error) {
+	switch {
+	case alive.Err() != nil:
+	case err == nil:
+		w.said = ""
+	case err.Error() != w.said:
+		w.said = err.Error()
+		w.driver.log.WarnContext(alive, "cannot listen to the machine's events, and try again", "vm", w.name, "err", err)
+	}
+}
+
+// session listens for as long as one connection lasts. The error says why there was none.
+func (w *watcher) session(alive context.Context) error {
+	d := w.driver
+	lock, err := d.locks.TryLock(d.layout.QMPLock(w.name))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Unlock() }() // the kernel frees it all the same
+	var who uuidReply
+	call := qmp.NewCall("query-uuid", nil, &who)
+	conn, err := qmp.DialPipelined(alive, d.layout.QMPSocket(w.name), qmp.Options{Handshake: d.timing.Greeting}, call)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }() // it only listened
+	if err := d.wait(alive, call); err != nil {
+		return err
+	}
+	if !strings.EqualFold(who.UUID, w.look.uid()) {
+		return wrongUUID(who.UUID, w.look.uid())
+	}
+	w.tell(driver.HintConnected)
+	notes := d.newNotes(w.name, w.look.launched)
+	w.listen(alive, conn.Subscribe(), notes)
+	// A QEMU that ends lets go of its socket first.
+	if err := pause(alive, d.timing.Greeting); err == nil || !w.look.process.exited() {
+		return nil
+	}
+	// Whoever looks at the machine now waits for the lock, and finds all of it.
+	return notes.exited(alive)
+}
+
+// listen passes on what QEMU says until the connection or the process has ended.
+func (w *watcher) listen(alive context.Context, events *qmp.Subscription, notes *notes) {
+	var lost uint64
+	done := alive.Done()
+	var deadline <-chan time.Time
+	for {
+		select {
+		case <-done:
+			if !w.look.process.exited() {
+				return
+			}
+			// Its last words are still in the socket, up to its end.
+			done, deadline = nil, time.After(w.driver.timing.Greeting)
+		case <-deadline:
+			return
+		case e, ok := <-events.C():
+			if !ok {
+				return
+			}
+			if n := events.Dropped(); n != lost {
+				lost = n
+				w.tell(driver.HintConnected)
+			}
+			w.complain(alive, notes.event(e))
+			w.tell(e.Name)
+		}
+	}
+}
