@@ -32,7 +32,10 @@ type app struct {
 	globals globals
 	// command is the name of the running command, for "who".
 	command string
-	built   *rooms
+	// logLevel is what is logged without --verbose. Zero is Info; commands that
+	// print their own answers log warnings only.
+	logLevel slog.Level
+	built    *rooms
 }
 
 // rooms is everything built from the global flags.
@@ -110,7 +113,7 @@ func absolute(path string) (string, error) {
 }
 
 func (a *app) logger() *slog.Logger {
-	level := slog.LevelWarn
+	level := a.logLevel
 	if a.globals.verbose {
 		level = slog.LevelDebug
 	}
@@ -143,15 +146,22 @@ func (a *app) engine(report func(reconcile.Event)) (*reconcile.Engine, error) {
 
 // reader builds the reconciler for commands that only look: it makes no folder.
 func (a *app) reader(report func(reconcile.Event)) (*reconcile.Engine, error) {
+	return a.engineWith(func(c *reconcile.Config) { c.Report = report })
+}
+
+// engineWith builds the reconciler with a change of what it works with.
+func (a *app) engineWith(change func(*reconcile.Config)) (*reconcile.Engine, error) {
 	r, err := a.rooms()
 	if err != nil {
 		return nil, err
 	}
 	d := r.driver
-	return reconcile.NewEngine(reconcile.Config{
+	cfg := reconcile.Config{
 		Ports: reconcile.Ports{Locker: d, Observer: d, Power: d, Records: d, Storage: d, Snapshots: d},
-		Store: reconcile.StoreOf(r.store), Timing: r.timing, Log: r.log, Who: r.who, BootID: r.bootID, Report: report,
-	}), nil
+		Store: reconcile.StoreOf(r.store), Timing: r.timing, Log: r.log, Who: r.who, BootID: r.bootID,
+	}
+	change(&cfg)
+	return reconcile.NewEngine(cfg), nil
 }
 
 // close gives back what the rooms hold.

@@ -29,6 +29,11 @@ type applyFlags struct {
 
 func (f *applyFlags) add(cmd *cobra.Command) {
 	f.files.add(cmd)
+	f.addPermissions(cmd)
+}
+
+// addPermissions adds what is permitted, without -f.
+func (f *applyFlags) addPermissions(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.BoolVar(&f.prune, "prune", false, "delete machines and snapshots of this owner that are no longer in the manifests; disks are kept")
 	flags.BoolVar(&f.pruneAll, "prune-all", false, "let --prune delete everything of this owner")
@@ -52,10 +57,10 @@ func (f *applyFlags) check() error {
 	}
 }
 
-func (f *applyFlags) options(set *manifest.Set) reconcile.ApplyOptions {
+func (f *applyFlags) options(roots []string) reconcile.ApplyOptions {
 	owner := f.owner
 	if owner == "" {
-		owner = ownerOf(set.Roots)
+		owner = ownerOf(roots)
 	}
 	return reconcile.ApplyOptions{
 		Owner: owner, Prune: f.prune, PruneAll: f.pruneAll, MaxDeletions: f.maxDeletions, TakeOver: f.takeOver,
@@ -117,7 +122,7 @@ stays pending and the exit code is 2.`,
 			if err != nil {
 				return invalid(a, err)
 			}
-			opt := flags.options(set)
+			opt := flags.options(set.Roots)
 			if dryRun {
 				return showPlan(ctx, a, set, opt, format{})
 			}

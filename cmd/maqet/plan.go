@@ -40,7 +40,7 @@ Exit code 0 means that nothing is to be done, 2 that something is.`,
 			if err != nil {
 				return invalid(a, err)
 			}
-			return showPlan(cmd.Context(), a, set, flags.options(set), f)
+			return showPlan(cmd.Context(), a, set, flags.options(set.Roots), f)
 		},
 	}
 	flags.add(cmd)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -15,7 +16,7 @@ import (
 func run(ctx context.Context, args []string, env environment) int {
 	out := &answer{to: env.out}
 	env.out = out
-	a := &app{env: env}
+	a := &app{env: env, logLevel: slog.LevelWarn}
 	root := newRoot(a) //nolint:contextcheck // commands take the context of ExecuteContext below
 	root.SetArgs(args)
 	root.SetIn(env.in)
