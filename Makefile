@@ -17,6 +17,11 @@ CASES    ?= .
 TOOLS    := $(CURDIR)/build/tools
 LINT     := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
+# Where `make install` puts things; DESTDIR is a root to stage them in.
+PREFIX   ?= /usr/local
+DESTDIR  ?=
+BINARY   ?= bin/maqet
+
 .PHONY: help
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +42,14 @@ demo-stop: ## Stop the guests of `make demo`.
 build: ## Build bin/maqet, one static binary.
 	@mkdir -p bin
 	CGO_ENABLED=0 go build -trimpath -buildvcs=$(BUILDVCS) -ldflags '$(LDFLAGS)' -o bin/maqet ./cmd/maqet
+
+.PHONY: install
+install: ## Install BINARY (bin/maqet) and the systemd units below PREFIX (/usr/local), staged in DESTDIR.
+	@hack/install.sh install '$(BINARY)' '$(PREFIX)' '$(DESTDIR)'
+
+.PHONY: uninstall
+uninstall: ## Remove what `make install` put there; machines, disks and settings stay.
+	@hack/install.sh uninstall '$(BINARY)' '$(PREFIX)' '$(DESTDIR)'
 
 .PHONY: guest
 guest: ## Build the tiny Linux guest of tests and demo in build/guest.

@@ -18,6 +18,7 @@ test) needs+='
 gcc                gcc
 git                git
 ip                 iproute2
+systemd-analyze    systemd
 ' ;;
 *)
 	echo "install-deps: no purpose \"$purpose\"; use demo or test" >&2
