@@ -25,6 +25,8 @@ type admission struct {
 	snapshots map[string]*state.Snapshot
 	// before are the objects as they were, by machine.
 	before map[string]*manifest.VirtualMachine
+	// unheld are the holds that a changed spec ends, by machine.
+	unheld map[string]*state.Hold
 	// putMachines and putSnapshots name what has to be written.
 	putMachines, putSnapshots map[string]bool
 	// converge names the machines to converge.
@@ -39,6 +41,7 @@ func admit(set *manifest.Set, tx Tx, opt ApplyOptions, who string, now time.Time
 	a := &admission{
 		opt: opt, owner: cmp.Or(opt.Owner, OwnerOf(set)), who: who, now: now,
 		machines: map[string]*state.Machine{}, snapshots: map[string]*state.Snapshot{}, before: map[string]*manifest.VirtualMachine{},
+		unheld:      map[string]*state.Hold{},
 		putMachines: map[string]bool{}, putSnapshots: map[string]bool{}, converge: map[string]bool{},
 	}
 	machines, err := tx.Machines()
@@ -124,7 +127,7 @@ func (a *admission) machine(o *manifest.Object) {
 		m.Generation++
 		// A changed manifest is newer than what an operator overrode, and than
 		// what was wrong with the one before.
-		m.Hold = nil
+		a.unheld[name], m.Hold = m.Hold, nil
 		forgive(&m)
 	}
 	a.machines[name] = &m

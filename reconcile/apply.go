@@ -8,6 +8,7 @@ import (
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/manifest"
+	"github.com/maqet/maqet/state"
 )
 
 // Apply makes the objects of a set the desired ones and converges their
@@ -30,8 +31,9 @@ func (e *Engine) Apply(ctx context.Context, set *manifest.Set, opt ApplyOptions)
 	}
 	names := a.names()
 	results := make([]Result, len(names))
+	happened := a.events(e)
 	each(len(names), maxLooking, func(i int) {
-		results[i] = e.applyOne(ctx, a.desired(names[i]), opt)
+		results[i] = e.applyOne(ctx, a.desired(names[i]), opt, happened[names[i]])
 	})
 	report := Report{Objects: a.objects}
 	for _, r := range results {
@@ -69,15 +71,17 @@ func (e *Engine) preview(ctx context.Context, set *manifest.Set, opt ApplyOption
 }
 
 // applyOne converges one machine and, if asked for, waits until it is Ready.
-func (e *Engine) applyOne(ctx context.Context, want Desired, opt ApplyOptions) Result {
+func (e *Engine) applyOne(ctx context.Context, want Desired, opt ApplyOptions, happened []state.Event) Result {
 	m := want.Machine
 	r := e.newRun(m.Object.Metadata.Name, opt.Options)
+	r.events = happened
 	r.known = &want
 	r.fresh = m.Starts == 0 && m.Deleting == nil && m.Hold == nil && EffectivePower(m, e.cfg.Now()) != manifest.PowerStopped
 	r.converge(ctx)
 	if opt.Wait && r.result.Err == nil && !r.result.Gone {
 		e.ready(ctx, r)
 		r.result.Err = cmp.Or(r.result.Err, r.remember(context.WithoutCancel(ctx), *r.known))
+		r.flush(ctx)
 	}
 	return r.result
 }

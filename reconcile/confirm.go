@@ -5,6 +5,7 @@ import (
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/manifest"
+	"github.com/maqet/maqet/state"
 )
 
 // confirm compares what the executed steps should have brought about with a
@@ -21,12 +22,14 @@ func (x *execution) confirm(obs driver.Observed) error {
 			}
 			result.Err = err
 			x.run.e.tell(Event{Machine: x.run.name, Step: string(s.Kind), Message: message, Err: err})
+			x.run.happened(state.EventWarning, state.EventStepFailed, err.Error())
 			if first == nil {
 				first = err
 			}
 			continue
 		}
 		result.Message = message
+		x.stepHappened(s, message)
 		x.run.e.tell(Event{Machine: x.run.name, Step: string(s.Kind), Message: message, Done: true})
 	}
 	return first

@@ -24,7 +24,13 @@ const (
 // Converge does passes over one machine until it settles. What it cannot settle
 // by itself is in the result's plan; the error is the result's.
 func (e *Engine) Converge(ctx context.Context, name string, opt Options) (Result, error) {
+	return e.convergeAfter(ctx, name, opt, nil)
+}
+
+// convergeAfter converges a machine to which something has happened just now.
+func (e *Engine) convergeAfter(ctx context.Context, name string, opt Options, happened []state.Event) (Result, error) {
 	r := e.newRun(name, opt)
+	r.events = happened
 	r.converge(ctx)
 	return r.result, r.result.Err
 }
@@ -42,6 +48,8 @@ type run struct {
 	fresh bool
 	// admitted is true while the gate counts the machine as starting.
 	admitted, wantsGate bool
+	// events are what happened and is not in the journal yet.
+	events []state.Event
 }
 
 func (e *Engine) newRun(name string, opt Options) *run {
@@ -50,6 +58,7 @@ func (e *Engine) newRun(name string, opt Options) *run {
 
 // converge does passes until the machine is settled or an error ends it.
 func (r *run) converge(ctx context.Context) {
+	defer r.flush(ctx)
 	if !r.fresh && r.peek(ctx) {
 		return
 	}
@@ -208,6 +217,8 @@ func (r *run) rounds(ctx context.Context, want Desired) error {
 
 // await waits for what a plan waits for, without the lock.
 func (r *run) await(ctx context.Context, w Wait, pause time.Duration) error {
+	// Nobody who follows the journal has to wait for the guest, too.
+	r.flush(ctx)
 	r.e.tell(Event{Machine: r.name, Step: "wait", Message: "waiting for " + w.For})
 	left := longestWait
 	if !w.Until.IsZero() {

@@ -37,6 +37,8 @@ type Config struct {
 	BootID string
 	// Report is told what happens, one call at a time; nil discards.
 	Report func(Event)
+	// Journal gets what happened to machines; nil discards.
+	Journal Journal
 	// Live finds the watch that runs now, nil when none does; without Live there
 	// is none. A controller's own engine has no Live: it is the watch.
 	Live func(ctx context.Context) (*LiveWatch, error)

@@ -35,6 +35,7 @@ func (x *execution) all(ctx context.Context, steps []Step) error {
 			// What was cut off has not failed.
 			return errors.Join(x.run.interrupted(ctx.Err(), steps[i:]), err)
 		case err != nil:
+			x.run.happened(state.EventWarning, state.EventStepFailed, err.Error())
 			return err
 		}
 		x.did = append(x.did, s)
@@ -261,6 +262,12 @@ func (x *execution) forget(ctx context.Context, s Step) error {
 
 // noteForgotten tells of a delete, which no later look at the machine confirms.
 func (x *execution) noteForgotten(s Step, kept string) {
+	// Neither does one confirm what was done before it.
+	for _, done := range x.did {
+		if message, ok := done.seen(x.obs); ok || done.Kind == StepRecordEnd {
+			x.stepHappened(done, message)
+		}
+	}
 	message := "deleted"
 	switch {
 	case kept != "":
@@ -268,6 +275,7 @@ func (x *execution) noteForgotten(s Step, kept string) {
 	case s.DeleteDisks:
 		message += " with its disks"
 	}
+	x.stepHappened(s, message)
 	x.run.e.tell(Event{Machine: x.run.name, Step: string(StepForget), Message: message, Done: true})
 }
 

@@ -8,9 +8,10 @@ import (
 	"github.com/maqet/maqet/state"
 )
 
-// change changes a machine's record in one transaction.
-func (e *Engine) change(ctx context.Context, op, name string, do func(*state.Machine) error) error {
-	return e.cfg.Store.Update(ctx, func(tx Tx) error {
+// change changes a machine's record in one transaction, and says what that
+// comes to for the journal.
+func (e *Engine) change(ctx context.Context, op, name string, do func(*state.Machine) error) (happened []state.Event, err error) {
+	err = e.cfg.Store.Update(ctx, func(tx Tx) error {
 		m, err := tx.Machine(name)
 		if err != nil {
 			return err
@@ -18,11 +19,14 @@ func (e *Engine) change(ctx context.Context, op, name string, do func(*state.Mac
 		if m == nil {
 			return notFound(op, name)
 		}
+		before := *m
 		if err := do(m); err != nil {
 			return err
 		}
+		happened = e.changeEvents(&before, m)
 		return tx.PutMachine(m)
 	})
+	return happened, err
 }
 
 // notDeleting refuses to change what is being deleted.
@@ -46,7 +50,7 @@ func (e *Engine) SetPower(ctx context.Context, name string, req PowerRequest, op
 			Hint: "mount /proc, or give the hold a time instead",
 		}
 	}
-	err := e.change(ctx, "change", name, func(m *state.Machine) error {
+	happened, err := e.change(ctx, "change", name, func(m *state.Machine) error {
 		if err := notDeleting("change", m); err != nil {
 			return err
 		}
@@ -57,7 +61,7 @@ func (e *Engine) SetPower(ctx context.Context, name string, req PowerRequest, op
 		return Result{Machine: name}, err
 	}
 	opt.Start = opt.Start || req.PowerState != manifest.PowerStopped
-	return e.asked(ctx, name, opt)
+	return e.asked(ctx, name, opt, happened)
 }
 
 // hold fills in who holds a machine, since when, and which spec.
@@ -68,8 +72,8 @@ func (e *Engine) hold(m *state.Machine, h state.Hold) *state.Hold {
 }
 
 // asked converges a machine whose hold was just asked for.
-func (e *Engine) asked(ctx context.Context, name string, opt Options) (Result, error) {
-	result, err := e.Converge(ctx, name, opt)
+func (e *Engine) asked(ctx context.Context, name string, opt Options, happened []state.Event) (Result, error) {
+	result, err := e.convergeAfter(ctx, name, opt, happened)
 	result.HoldAsked = true
 	return result, err
 }
@@ -77,7 +81,7 @@ func (e *Engine) asked(ctx context.Context, name string, opt Options) (Result, e
 // Hold writes a hold; who, since and generation are filled in. One without a
 // power state keeps maqet from touching the machine at all.
 func (e *Engine) Hold(ctx context.Context, name string, hold state.Hold, opt Options) (Result, error) {
-	err := e.change(ctx, "hold", name, func(m *state.Machine) error {
+	happened, err := e.change(ctx, "hold", name, func(m *state.Machine) error {
 		if err := notDeleting("hold", m); err != nil {
 			return err
 		}
@@ -87,19 +91,19 @@ func (e *Engine) Hold(ctx context.Context, name string, hold state.Hold, opt Opt
 	if err != nil {
 		return Result{Machine: name}, err
 	}
-	return e.asked(ctx, name, opt)
+	return e.asked(ctx, name, opt, happened)
 }
 
 // Release ends a machine's hold and converges.
 func (e *Engine) Release(ctx context.Context, name string, opt Options) (Result, error) {
-	err := e.change(ctx, "release", name, func(m *state.Machine) error {
+	happened, err := e.change(ctx, "release", name, func(m *state.Machine) error {
 		m.Hold = nil
 		return nil
 	})
 	if err != nil {
 		return Result{Machine: name}, err
 	}
-	return e.Converge(ctx, name, opt)
+	return e.convergeAfter(ctx, name, opt, happened)
 }
 
 // Restart stops a running machine once and starts it again; one that is not
@@ -141,7 +145,7 @@ func (e *Engine) actable(ctx context.Context, op, name string) (Desired, error) 
 // Delete stops a machine, forgets it, and keeps or deletes its disks. It ends a
 // hold, since a person's newer word stands over an older one.
 func (e *Engine) Delete(ctx context.Context, name string, opt DeleteOptions) (Result, error) {
-	err := e.change(ctx, "delete", name, func(m *state.Machine) error {
+	happened, err := e.change(ctx, "delete", name, func(m *state.Machine) error {
 		m.Hold = nil
 		if m.Deleting == nil {
 			m.Deleting = &state.Deletion{Since: e.cfg.Now(), Who: e.cfg.Who}
@@ -155,5 +159,5 @@ func (e *Engine) Delete(ctx context.Context, name string, opt DeleteOptions) (Re
 	if err != nil {
 		return Result{Machine: name}, err
 	}
-	return e.Converge(ctx, name, opt.Options)
+	return e.convergeAfter(ctx, name, opt.Options, happened)
 }

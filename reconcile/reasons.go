@@ -50,6 +50,8 @@ const (
 	ReasonSaving = "SavingSnapshot"
 	// ReasonEndedForGood is a machine that failed and is not started again.
 	ReasonEndedForGood = "EndedForGood"
+	// ReasonReadinessTimeout is a guest whose readiness probe did not succeed in time.
+	ReasonReadinessTimeout = "ReadinessTimeout"
 	// ReasonHeld is a delete that waits for a hold.
 	ReasonHeld = "Held"
 )

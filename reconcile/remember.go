@@ -18,13 +18,14 @@ func (r *run) remember(ctx context.Context, want Desired) error {
 	before, after := r.known.Machine, want.Machine
 	counted := before.Starts != after.Starts || before.UID != after.UID ||
 		before.Failures != after.Failures || !before.NotBefore.Equal(after.NotBefore)
-	if !counted && sameConditions(before.Conditions, conditions) {
+	news := r.news(before.Conditions)
+	if !counted && len(news) == 0 && sameConditions(before.Conditions, conditions) {
 		return nil
 	}
 	want = copyDesired(want)
 	want.Machine.Conditions = conditions
 	r.known = &want
-	return r.update(ctx, func(m *state.Machine) {
+	err := r.update(ctx, func(m *state.Machine) {
 		m.Conditions = conditions
 		if counted {
 			m.UID, m.Starts, m.Restarts = after.UID, after.Starts, after.Restarts
@@ -32,6 +33,11 @@ func (r *run) remember(ctx context.Context, want Desired) error {
 			m.Failures, m.NotBefore = after.Failures, after.NotBefore
 		}
 	})
+	if err == nil {
+		// What could not be remembered would be news again at the next look.
+		r.events = append(r.events, news...)
+	}
+	return err
 }
 
 // update changes the machine's record, if there is one still.

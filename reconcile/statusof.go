@@ -212,7 +212,7 @@ func readyCondition(rec *state.Machine, obs *driver.Observed, s Status, opt Opti
 	case obs.Presence == driver.Alive && s.Phase == PhaseRunning:
 		c.Reason, c.Message = "NotReadyYet", "the readiness probe has not succeeded yet"
 		if rec != nil && !now.Before(readyDeadline(rec, obs, opt.withDefaults())) {
-			c.Reason, c.Message = "ReadinessTimeout", "the readiness probe has not succeeded in time"
+			c.Reason, c.Message = ReasonReadinessTimeout, "the readiness probe has not succeeded in time"
 		}
 	}
 	return c
