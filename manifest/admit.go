@@ -69,15 +69,17 @@ func duplicateObject(o, first *Object) *Error {
 		Position: o.place("metadata.name"),
 		Path:     "metadata.name",
 		Msg:      fmt.Sprintf("%s is declared a second time", o.Key()),
+		Conflict: []ObjectKey{o.Key()},
 		Hint:     fmt.Sprintf("the first is at %s; rename or remove one of them", first.Position),
 	}
 }
 
 // taken is the fault of a claim that another holds already.
 func taken(c, first claim, hint string) *Error {
-	where := "this machine"
+	where, conflict := "this machine", []ObjectKey{c.owner.Key()}
 	if c.owner != first.owner {
 		where = first.owner.Key().String()
+		conflict = append(conflict, first.owner.Key())
 	}
 	at := first.owner.place(first.path).String()
 	if at == "" {
@@ -87,6 +89,7 @@ func taken(c, first claim, hint string) *Error {
 		Position: c.owner.place(c.path),
 		Path:     c.path,
 		Msg:      fmt.Sprintf("%s %s is taken by %s of %s (%s)", c.what, c.value, first.path, where, at),
+		Conflict: conflict,
 		Hint:     hint,
 	}
 }
@@ -218,6 +221,7 @@ func (a admission) snapshots() Errors {
 			Position: o.place("spec.virtualMachine"),
 			Path:     "spec.virtualMachine",
 			Msg:      fmt.Sprintf("no virtual machine is named %s", quote(target)),
+			Conflict: []ObjectKey{o.Key()},
 			Hint:     cmp.Or(didYouMean(target, names), "declare the machine in the same set, or remove the snapshot"),
 		})
 	}

@@ -46,6 +46,9 @@ type Error struct {
 	Hint string
 	// Err is the cause, if another error is.
 	Err error
+	// Conflict names the objects that are at odds with each other, when it is no
+	// fault of one object by itself. The others are as good as ever.
+	Conflict []ObjectKey
 	// Warning is true for what is worth saying but refuses nothing.
 	Warning bool
 }

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -33,15 +34,33 @@ type admission struct {
 	converge map[string]bool
 	objects  []ObjectChange
 	errs     []error
+	// live is the watch beside which this is applied; nil when there is none.
+	live *LiveWatch
+	// outside is true when that watch does not read what is applied.
+	outside bool
+	// sync is set when each object is taken or left by itself.
+	sync *objectSync
 }
 
 // admit decides what a set makes of the records that there are. The errors are
 // all conflicts at once.
-func admit(set *manifest.Set, tx Tx, opt ApplyOptions, who string, now time.Time) (*admission, error) {
+func admit(set *manifest.Set, tx Tx, opt ApplyOptions, who string, now time.Time, live *LiveWatch) (*admission, error) {
+	a, err := newAdmission(set, tx, opt, who, now)
+	if err != nil {
+		return nil, err
+	}
+	a.live = live
+	a.outside = live != nil && !live.has(set.Roots)
+	a.all(set)
+	return a, errors.Join(a.errs...)
+}
+
+// newAdmission reads the records.
+func newAdmission(set *manifest.Set, tx Tx, opt ApplyOptions, who string, now time.Time) (*admission, error) {
 	a := &admission{
 		opt: opt, owner: cmp.Or(opt.Owner, OwnerOf(set)), who: who, now: now,
 		machines: map[string]*state.Machine{}, snapshots: map[string]*state.Snapshot{}, before: map[string]*manifest.VirtualMachine{},
-		unheld:      map[string]*state.Hold{},
+		unheld: map[string]*state.Hold{},
 		putMachines: map[string]bool{}, putSnapshots: map[string]bool{}, converge: map[string]bool{},
 	}
 	machines, err := tx.Machines()
@@ -58,18 +77,22 @@ func admit(set *manifest.Set, tx Tx, opt ApplyOptions, who string, now time.Time
 	for _, s := range snapshots {
 		a.snapshots[s.Object.Metadata.Name] = s
 	}
+	return a, nil
+}
+
+// all admits the objects of the set, machines first.
+func (a *admission) all(set *manifest.Set) {
 	for _, o := range set.Objects {
-		if o.VM != nil {
+		if o.VM != nil && a.sync.takes(o) {
 			a.machine(o)
 		}
 	}
 	for _, o := range set.Objects {
-		if o.Snapshot != nil {
+		if o.Snapshot != nil && a.sync.takes(o) {
 			a.snapshot(o)
 		}
 	}
 	a.absent(set)
-	return a, errors.Join(a.errs...)
 }
 
 func (a *admission) refuse(o *manifest.Object, cause error, detail, hint string) {
@@ -87,6 +110,16 @@ func (a *admission) conflict(o *manifest.Object, owner string, deleting *state.D
 	default:
 		return false
 	}
+	return true
+}
+
+// watched refuses to change an object that a live watch keeps otherwise.
+func (a *admission) watched(o *manifest.Object, owner, source string) bool {
+	if !a.outside || owner != a.live.Owner {
+		return false
+	}
+	a.refuse(o, ErrWatched, watchWords(a.live),
+		"edit "+cmp.Or(source, "its manifest")+", or override it with maqet hold "+o.Key().Name)
 	return true
 }
 
@@ -118,12 +151,16 @@ func (a *admission) machine(o *manifest.Object) {
 	a.before[name] = &before
 	owner := a.claim(old.Owner)
 	if old.Owner == owner && sameObject(old, o) {
-		a.note(o.Key(), ActionUnchanged, nil)
+		a.unchanged(o, old)
+		return
+	}
+	if a.watched(o, old.Owner, old.Source) {
 		return
 	}
 	m := *old
+	m.Invalid, m.Undeclared = nil, false
 	m.Object, m.Owner, m.Source, m.Digest, m.Updated = *o.VM, owner, o.Position.File, o.Digest, a.now
-	if !reflect.DeepEqual(leaves(before.Spec, "spec"), leaves(o.VM.Spec, "spec")) {
+	if !reflect.DeepEqual(leaves(manifest.Resolve(&before, "/").Spec, "spec"), leaves(o.VM.Spec, "spec")) {
 		m.Generation++
 		// A changed manifest is newer than what an operator overrode, and than
 		// what was wrong with the one before.
@@ -132,6 +169,19 @@ func (a *admission) machine(o *manifest.Object) {
 	}
 	a.machines[name] = &m
 	a.note(o.Key(), ActionConfigured, a.putMachines)
+}
+
+// unchanged notes where an object is found now, and that nothing is wrong with it.
+func (a *admission) unchanged(o *manifest.Object, old *state.Machine) {
+	a.note(o.Key(), ActionUnchanged, nil)
+	moved := a.sync != nil && old.Source != o.Position.File
+	if !moved && old.Invalid == nil && !old.Undeclared {
+		return
+	}
+	m := *old
+	m.Source, m.Invalid, m.Undeclared = o.Position.File, nil, false
+	a.machines[o.Key().Name] = &m
+	a.putMachines[o.Key().Name] = true
 }
 
 // note keeps what happens to an object; put, when given, is what to write.
@@ -171,6 +221,9 @@ func (a *admission) snapshot(o *manifest.Object) {
 		a.note(o.Key(), ActionUnchanged, nil)
 		return
 	}
+	if a.watched(o, old.Owner, old.Source) {
+		return
+	}
 	s := *old
 	s.Object, s.Owner, s.Source, s.Digest = *o.Snapshot, owner, o.Position.File, o.Digest
 	// Applying is the word to try once more.
@@ -194,7 +247,7 @@ func (a *admission) absent(set *manifest.Set) {
 		m := a.machines[name]
 		views = append(views, MachineView{
 			Name: name, Owner: m.Owner, Deleting: m.Deleting != nil,
-			Declared: set.Lookup(manifest.ObjectKey{Kind: manifest.KindVirtualMachine, Name: name}) != nil,
+			Declared: a.declared(set, m),
 		})
 		// A delete that was begun is seen through.
 		if m.Owner == a.owner && m.Deleting != nil {
@@ -205,6 +258,10 @@ func (a *admission) absent(set *manifest.Set) {
 		Owner: a.owner, Complete: set.Complete, Prune: a.opt.Prune, PruneAll: a.opt.PruneAll, MaxDeletions: a.opt.MaxDeletions,
 	}, a.now)
 	for _, p := range plan.Problems {
+		if a.sync != nil {
+			a.sync.problems = append(a.sync.problems, p)
+			continue
+		}
 		a.errs = append(a.errs, &Error{Object: a.owner, Op: "prune", Err: p.Err, Detail: p.Message, Hint: p.Hint})
 	}
 	for _, name := range plan.Prune {
@@ -215,6 +272,7 @@ func (a *admission) absent(set *manifest.Set) {
 		a.note(manifest.ObjectKey{Kind: manifest.KindVirtualMachine, Name: name}, ActionPruned, a.putMachines)
 	}
 	for _, name := range plan.Left {
+		a.undeclared(set, name)
 		a.note(manifest.ObjectKey{Kind: manifest.KindVirtualMachine, Name: name}, ActionLeft, nil)
 	}
 	a.absentSnapshots(set)
@@ -300,4 +358,26 @@ func sameObject(old *state.Machine, o *manifest.Object) bool {
 	}
 	resolved, err := manifest.NewObject(manifest.Resolve(&old.Object, "/"))
 	return err == nil && resolved.Digest == o.Digest
+}
+
+// declared tells whether a manifest has the machine, as far as that is known.
+func (a *admission) declared(set *manifest.Set, m *state.Machine) bool {
+	key := manifest.ObjectKey{Kind: manifest.KindVirtualMachine, Name: m.Object.Metadata.Name}
+	return set.Lookup(key) != nil || a.sync.broken(m.Source) != ""
+}
+
+// undeclared notes that the manifests, all read, have no such machine.
+func (a *admission) undeclared(set *manifest.Set, name string) {
+	old := a.machines[name]
+	if !set.Complete || old.Undeclared && old.Invalid == nil {
+		return
+	}
+	m := *old
+	m.Undeclared, m.Invalid = true, nil
+	a.machines[name] = &m
+	a.putMachines[name] = true
+}
+
+func watchWords(w *LiveWatch) string {
+	return fmt.Sprintf("maqet watch (pid %d) keeps the objects of %s", w.PID, w.Owner)
 }

@@ -48,10 +48,11 @@ func (e *Engine) admit(ctx context.Context, set *manifest.Set, opt ApplyOptions)
 	if err != nil || !a.changes() {
 		return a, err
 	}
+	live := e.live(ctx)
 	err = e.cfg.Store.Update(ctx, func(tx Tx) error {
 		var err error
 		// Others may have written since: what counts is decided in here.
-		if a, err = admit(set, tx, opt, e.cfg.Who, e.cfg.Now()); err != nil {
+		if a, err = admit(set, tx, opt, e.cfg.Who, e.cfg.Now(), live); err != nil {
 			return err
 		}
 		return a.write(tx)
@@ -62,9 +63,10 @@ func (e *Engine) admit(ctx context.Context, set *manifest.Set, opt ApplyOptions)
 // preview decides without writing.
 func (e *Engine) preview(ctx context.Context, set *manifest.Set, opt ApplyOptions) (*admission, error) {
 	var a *admission
+	live := e.live(ctx)
 	err := e.cfg.Store.View(ctx, func(tx Tx) error {
 		var err error
-		a, err = admit(set, tx, opt, e.cfg.Who, e.cfg.Now())
+		a, err = admit(set, tx, opt, e.cfg.Who, e.cfg.Now(), live)
 		return err
 	})
 	return a, err

@@ -1,9 +1,13 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
+	"sync"
 	"time"
+
+	"k8s.io/client-go/util/workqueue"
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/manifest"
@@ -67,4 +71,76 @@ type ControllerStatus struct {
 	Faults []string `json:"faults,omitempty"`
 	// Conditions are those of the controller itself, while they are true.
 	Conditions []state.Condition `json:"conditions,omitempty"`
+}
+
+// Controller keeps all machines of a host as they should be. It goes by looking
+// alone: whatever it is told of only makes it look, so that an event that is
+// lost or comes twice changes nothing.
+type Controller struct {
+	cfg    ControllerConfig
+	engine *Engine
+	memory *memory
+	log    *slog.Logger
+	queue  workqueue.TypedRateLimitingInterface[string]
+	// again wakes whoever reads the manifests, everything whoever looks at all machines.
+	again, everything chan struct{}
+	// goroutines are all that Run started.
+	goroutines sync.WaitGroup
+
+	mu       sync.Mutex
+	machines map[string]*supervised
+	// synced and faults are of the last reading of the manifests, conditions
+	// those that are true, by type.
+	synced     time.Time
+	faults     []string
+	conditions map[string]state.Condition
+	// telling lets one status at a time through; told is the last one.
+	telling sync.Mutex
+	told    ControllerStatus
+}
+
+// supervised is what the controller knows of one machine besides the records:
+// nothing that may not be forgotten.
+type supervised struct {
+	phase Phase
+	ready bool
+	// looked is when the last pass ended.
+	looked time.Time
+	// listening is true while the watcher has the machine, deaf counts how often
+	// it gave up in a row, and listenAfter is when it may be asked again.
+	listening   bool
+	deaf        int
+	listenAfter time.Time
+	// awaited is what is waited for besides, cancel ends that.
+	awaited driver.Awaited
+	cancel  context.CancelFunc
+	// hasty tells that the last wait was over at once.
+	hasty bool
+}
+
+// defaultWorkers is how many machines are looked at at once. One that does not
+// answer keeps a worker for the deadline of the look only.
+const defaultWorkers = 32
+
+// NewController makes a controller, whose Run has to be called.
+func NewController(cfg ControllerConfig) *Controller {
+	t := cfg.Engine.cfg.Timing
+	cfg.Workers = cmp.Or(cfg.Workers, defaultWorkers)
+	cfg.Resync = cmp.Or(cfg.Resync, t.Resync)
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	cfg.Options.Options.Supervise = true
+	c := &Controller{
+		cfg: cfg, log: cfg.Log, again: make(chan struct{}, 1), everything: make(chan struct{}, 1),
+		machines: map[string]*supervised{}, conditions: map[string]state.Condition{},
+	}
+	c.queue = workqueue.NewTypedRateLimitingQueue(
+		workqueue.NewTypedItemExponentialFailureRateLimiter[string](t.Backoff, t.BackoffMax))
+	own := cfg.Engine.cfg
+	c.memory = newMemory(own.Store, c.stateWritten)
+	// The controller is the watch that others look for.
+	own.Store, own.Live = c.memory, nil
+	c.engine = NewEngine(own)
+	return c
 }

@@ -48,6 +48,11 @@ type run struct {
 	fresh bool
 	// admitted is true while the gate counts the machine as starting.
 	admitted, wantsGate bool
+	// ticket is the gate's for one pass, when it was taken without waiting.
+	ticket string
+	// last and want are what the plan was made for.
+	last driver.Observed
+	want Desired
 	// events are what happened and is not in the journal yet.
 	events []state.Event
 }
@@ -100,25 +105,33 @@ func nextPause(last, waited time.Duration) time.Duration {
 // peek looks without the lock: most of the time there is nothing to do, and
 // then nobody else has to wait either. True when it is settled.
 func (r *run) peek(ctx context.Context) bool {
-	if err := r.read(ctx); err != nil {
+	want, err := r.glance(ctx)
+	if err != nil {
 		r.result.Err = err
 		return true
 	}
-	want := copyDesired(*r.known)
-	obs := r.e.cfg.Ports.Observer.Observe(ctx, r.name, want.vm(), driver.DepthFull)
-	if err := ctx.Err(); err != nil {
-		r.result.Err = r.interrupted(err, r.result.Plan.Steps)
-		return true
-	}
-	r.note(want.Machine, &obs)
-	r.judge(want, obs)
 	if !r.result.Plan.Settled() {
-		r.wantsGate = hasStart(r.result.Plan)
 		return false
 	}
 	// How it is may be news all the same; that needs no right to act.
 	r.result.Err = r.remember(context.WithoutCancel(ctx), want)
 	return true
+}
+
+// glance looks without the lock and plans for what it sees.
+func (r *run) glance(ctx context.Context) (Desired, error) {
+	if err := r.read(ctx); err != nil {
+		return Desired{}, err
+	}
+	want := copyDesired(*r.known)
+	obs := r.e.cfg.Ports.Observer.Observe(ctx, r.name, want.vm(), driver.DepthFull)
+	if err := ctx.Err(); err != nil {
+		return want, r.interrupted(err, r.result.Plan.Steps)
+	}
+	r.note(want.Machine, &obs)
+	r.judge(want, obs)
+	r.wantsGate = hasStart(r.result.Plan)
+	return want, nil
 }
 
 // read reads the record, if that was not done yet.
@@ -145,6 +158,7 @@ func (r *run) note(m *state.Machine, obs *driver.Observed) {
 // judge plans for what was observed and keeps plan and status.
 func (r *run) judge(want Desired, obs driver.Observed) {
 	now := r.e.cfg.Now()
+	r.last, r.want = obs, want
 	r.result.Plan = PlanMachine(want, obs, r.opt, now)
 	r.result.Status = statusOf(want, obs, r.result.Plan, r.opt, now)
 }

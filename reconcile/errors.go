@@ -11,6 +11,8 @@ var (
 	ErrNotFound = errors.New("there is no such object")
 	// ErrOwned is an object that belongs to another owner.
 	ErrOwned = errors.New("the object belongs to another owner")
+	// ErrWatched is an object that a live watch keeps otherwise.
+	ErrWatched = errors.New("a watch keeps the object")
 	// ErrDeleting is an object whose delete was asked for and is not over.
 	ErrDeleting = errors.New("the object is being deleted")
 	// ErrImmutable is a change of what cannot be changed.

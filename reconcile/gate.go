@@ -17,6 +17,8 @@ type gate struct {
 	tickets int
 	views   map[string]*MachineView
 	waiting map[string]chan struct{}
+	// parked are called when there may be room for another.
+	parked []func()
 }
 
 func newGate(most int, now func() time.Time) *gate {
@@ -44,13 +46,33 @@ func (g *gate) enter(ctx context.Context, name string) (ticket string, err error
 	}
 }
 
+// try lets the machine start if there is room for it now. If not, it calls wake
+// once, when there may be.
+func (g *gate) try(name string, wake func()) (ticket string, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.views) >= g.most {
+		g.parked = append(g.parked, wake)
+		return "", false
+	}
+	g.tickets++
+	ticket = fmt.Sprintf("%s %d", name, g.tickets)
+	g.views[ticket] = &MachineView{Name: ticket, Starting: true, Since: g.now()}
+	return ticket, true
+}
+
 // leave makes room for the next.
 func (g *gate) leave(ticket string) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	delete(g.views, ticket)
 	delete(g.waiting, ticket)
 	g.admit()
+	parked := g.parked
+	g.parked = nil
+	g.mu.Unlock()
+	for _, wake := range parked {
+		wake()
+	}
 }
 
 // admit lets those start that may. The lock is held.

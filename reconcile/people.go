@@ -145,7 +145,14 @@ func (e *Engine) actable(ctx context.Context, op, name string) (Desired, error) 
 // Delete stops a machine, forgets it, and keeps or deletes its disks. It ends a
 // hold, since a person's newer word stands over an older one.
 func (e *Engine) Delete(ctx context.Context, name string, opt DeleteOptions) (Result, error) {
+	live := e.live(ctx)
 	happened, err := e.change(ctx, "delete", name, func(m *state.Machine) error {
+		if live != nil && m.Owner == live.Owner && !m.Undeclared {
+			return &Error{
+				Object: "vm/" + name, Op: "delete", Err: ErrWatched, Detail: watchWords(live) + " and would make it again",
+				Hint: "remove it from " + cmp.Or(m.Source, "its manifests") + " first",
+			}
+		}
 		m.Hold = nil
 		if m.Deleting == nil {
 			m.Deleting = &state.Deletion{Since: e.cfg.Now(), Who: e.cfg.Who}
