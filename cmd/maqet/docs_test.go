@@ -218,7 +218,7 @@ func TestReadme_example_isValid(t *testing.T) {
 }
 
 func TestDocs_commandLines_areUnderstood(t *testing.T) {
-	for _, path := range []string{"README.md", "docs/manifests.md", "docs/operations.md"} {
+	for _, path := range []string{"README.md", "docs/gitops.md", "docs/manifests.md", "docs/operations.md"} {
 		for _, m := range regexp.MustCompile("(?m)^(maqet [^\n]*)$|`(maqet [^`]*)`").FindAllStringSubmatch(readDoc(t, path), -1) {
 			line, _, _ := strings.Cut(m[1]+m[2], "#")
 			args := strings.Fields(line)[1:]
