@@ -26,7 +26,11 @@ func testMain(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
+	defer func() {
+		if err := os.RemoveAll(dir); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e:", err)
+		}
+	}()
 	if binary, err = host.Build(dir, raceBuild); err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		return 1

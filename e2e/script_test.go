@@ -2,18 +2,11 @@ package e2e
 
 import (
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
-	"strconv"
-	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"golang.org/x/sys/unix"
 
 	"github.com/maqet/maqet/e2e/internal/guest"
 	"github.com/maqet/maqet/e2e/internal/host"
@@ -28,8 +21,11 @@ import (
 //	signal SIGNAL VM           send a signal to the VM's QEMU
 //	pid FILE VM                write the pid of the VM's QEMU into FILE
 //	guest FILE...              put the tiny guest's paths for KERNEL and INITRD
+//	interrupt FILE N REGEXP CMD...
+//	                           run maqet, send it SIGINT once its output matches, insist
+//	                           on exit code N, and write what it printed into FILE
 //
-// and the variables $KERNEL, $INITRD, $STATE, $RUN, and $MAQET_ONLY, a PATH
+// and the variables $KERNEL, $INITRD, $STATE, $RUN, $FULL_PATH, and $MAQET_ONLY, a PATH
 // with nothing but maqet.
 func TestScripts(t *testing.T) {
 	tiny := guest.Path(t)
@@ -39,7 +35,11 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
 		Setup: func(env *testscript.Env) error {
-			h := host.New(env.T().(testing.TB), binary)
+			t, ok := env.T().(testing.TB)
+			if !ok {
+				return errors.New("testscript's T is no testing.TB any more")
+			}
+			h := host.New(t, binary)
 			env.Values["host"] = h
 			env.Vars = append(env.Vars, h.Env()...)
 			env.Setenv("STATE", h.State)
@@ -47,104 +47,13 @@ func TestScripts(t *testing.T) {
 			env.Setenv("KERNEL", tiny.Kernel)
 			env.Setenv("INITRD", tiny.Initrd)
 			env.Setenv("MAQET_ONLY", filepath.Dir(binary))
-			env.Setenv("PATH", filepath.Dir(binary)+string(os.PathListSeparator)+os.Getenv("PATH"))
+			env.Setenv("FULL_PATH", filepath.Dir(binary)+string(os.PathListSeparator)+os.Getenv("PATH"))
+			env.Setenv("PATH", env.Getenv("FULL_PATH"))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": cmdCode, "eventually": cmdEventually, "qemus": cmdQEMUs, "signal": cmdSignal, "pid": cmdPID,
+			"code": cmdCode, "eventually": cmdEventually, "qemus": cmdQEMUs, "signal": cmdSignal, "pid": cmdPID, "interrupt": cmdInterrupt,
 			"guest": func(ts *testscript.TestScript, neg bool, args []string) { cmdGuest(ts, tiny, neg, args) },
 		},
 	})
-}
-
-func hostOf(ts *testscript.TestScript) *host.Host { return ts.Value("host").(*host.Host) }
-
-func cmdCode(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 2 {
-		ts.Fatalf("usage: code N COMMAND...")
-	}
-	want, err := strconv.Atoi(args[0])
-	ts.Check(err)
-	got := 0
-	if err := ts.Exec(args[1], args[2:]...); err != nil {
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) {
-			ts.Fatalf("%s: %v", strings.Join(args[1:], " "), err)
-		}
-		got = exit.ExitCode()
-	}
-	if got != want {
-		ts.Fatalf("%s: exit code %d, want %d", strings.Join(args[1:], " "), got, want)
-	}
-}
-
-func cmdEventually(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 2 {
-		ts.Fatalf("usage: eventually REGEXP COMMAND...")
-	}
-	want, err := regexp.Compile("(?m)" + args[0])
-	ts.Check(err)
-	if !host.Eventually(host.Settle, func() bool {
-		return ts.Exec(args[1], args[2:]...) == nil && want.MatchString(ts.ReadFile("stdout"))
-	}) {
-		ts.Fatalf("%s: never printed %q", strings.Join(args[1:], " "), args[0])
-	}
-}
-
-func cmdQEMUs(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 1 || len(args) > 2 {
-		ts.Fatalf("usage: qemus N [VM]")
-	}
-	want, err := strconv.Atoi(args[0])
-	ts.Check(err)
-	found := hostOf(ts).QEMUs()
-	count := 0
-	for name, pids := range found {
-		if len(args) == 1 || name == args[1] {
-			count += len(pids)
-		}
-	}
-	if count != want {
-		ts.Fatalf("QEMU processes %v: %d, want %d", found, count, want)
-	}
-}
-
-func onlyPID(ts *testscript.TestScript, vm string) int {
-	pids := hostOf(ts).QEMUs()[vm]
-	if len(pids) != 1 {
-		ts.Fatalf("machine %s has QEMU processes %v, want exactly one", vm, pids)
-	}
-	return pids[0]
-}
-
-func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: signal SIGNAL VM")
-	}
-	number := unix.SignalNum(args[0])
-	if number == 0 {
-		ts.Fatalf("unknown signal %s", args[0])
-	}
-	pid := onlyPID(ts, args[1])
-	ts.Check(syscall.Kill(pid, number))
-	if number == syscall.SIGKILL && !host.Eventually(host.Settle, func() bool { return len(hostOf(ts).QEMUs()[args[1]]) == 0 }) {
-		ts.Fatalf("QEMU %d of %s outlived SIGKILL", pid, args[1])
-	}
-}
-
-func cmdPID(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: pid FILE VM")
-	}
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), fmt.Appendf(nil, "%d\n", onlyPID(ts, args[1])), 0o600))
-}
-
-func cmdGuest(ts *testscript.TestScript, tiny guest.Guest, neg bool, args []string) {
-	if neg || len(args) == 0 {
-		ts.Fatalf("usage: guest FILE...")
-	}
-	for _, file := range args {
-		text := strings.NewReplacer("KERNEL", tiny.Kernel, "INITRD", tiny.Initrd).Replace(ts.ReadFile(file))
-		ts.Check(os.WriteFile(ts.MkAbs(file), []byte(text), 0o600))
-	}
 }

@@ -110,7 +110,7 @@ A change that needs a restart is not made unless --allow-restart is given; it
 stays pending and the exit code is 2.`,
 		Example: `  maqet apply -f vms/
   maqet apply -f vms/ --wait           # also wait until the guests are Ready
-  maqet apply -f web.yaml --allow-restart
+  maqet apply -f vms/web.yaml --allow-restart
   maqet apply -f vms/ --prune          # machines whose file is gone go too, disks stay`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -1,0 +1,136 @@
+package e2e
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/maqet/maqet/e2e/internal/host"
+)
+
+// exampleManifest is the machine that the examples of the help call web.
+const exampleManifest = `apiVersion: maqet.io/v1alpha1
+kind: VirtualMachine
+metadata: {name: web}
+spec:
+  machine: {type: q35}
+  memory: {size: 64Mi}
+  disks: [{name: data, size: 1Mi}]
+  serial: {log: true}
+  shutdown: {timeout: 100ms}
+`
+
+// endless are the commands that only an interruption ends.
+func endless(line string) bool { return strings.HasSuffix(line, " -f") }
+
+func TestHelp_everyExample_runs(t *testing.T) {
+	lines := examplesOf(t)
+	if len(lines) < 20 {
+		t.Fatalf("the help has only these examples: %q", lines)
+	}
+	for _, line := range lines {
+		t.Run(line, func(t *testing.T) {
+			h := host.New(t, binary)
+			dir := exampleDir(t)
+			h.Must(t, 0, "apply", "-f", filepath.Join(dir, "vms"))
+			if !strings.Contains(line, "snapshot create") {
+				h.Must(t, 0, "snapshot", "create", "web", "before-upgrade", "--method", "Disk")
+			}
+			want := 0
+			if endless(line) {
+				want = 130
+			}
+			if code, printed := runExample(t, h, dir, line); code != want {
+				t.Errorf("exit code %d, want %d, printed:\n%s", code, want, printed)
+			}
+		})
+	}
+}
+
+// exampleDir has what the examples name: vms/ and web.yaml.
+func exampleDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "vms"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"web.yaml", "vms/web.yaml"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(exampleManifest), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// examplesOf are the example lines of every command's help.
+func examplesOf(t *testing.T) []string {
+	t.Helper()
+	h := host.New(t, binary)
+	var lines []string
+	todo := [][]string{nil}
+	for len(todo) > 0 {
+		command := todo[0]
+		todo = todo[1:]
+		help := h.Must(t, 0, append(append([]string{}, command...), "--help")...)
+		at := ""
+		for line := range strings.Lines(help) {
+			word, isEntry := strings.CutPrefix(strings.TrimRight(line, "\n"), "  ")
+			switch {
+			case !strings.HasPrefix(line, " "):
+				at = strings.TrimSpace(line)
+			case at == "Examples:" && isEntry:
+				lines = append(lines, strings.TrimSpace(word))
+			case listsCommands(at) && isEntry && !strings.HasPrefix(word, "help "):
+				name, _, _ := strings.Cut(word, " ")
+				todo = append(todo, append(append([]string{}, command...), name))
+			}
+		}
+	}
+	return lines
+}
+
+// listsCommands tells a heading above subcommands from those above other things.
+func listsCommands(heading string) bool {
+	switch heading {
+	case "", "Usage:", "Examples:", "Aliases:", "Flags:", "Global Flags:", "Additional help topics:":
+		return false
+	default:
+		return strings.HasSuffix(heading, ":")
+	}
+}
+
+// runExample runs a line as bash does, in a folder and with a home of its own.
+// An endless one is interrupted.
+func runExample(t *testing.T, h *host.Host, dir, line string) (code int, printed string) {
+	t.Helper()
+	const shell = "set -o pipefail; fpath=(x \"$HOME\"); mkdir -p ~/.config/fish/completions; "
+	cmd := exec.CommandContext(t.Context(), "bash", "-c", shell+line)
+	if endless(line) {
+		cmd.Args[2] = "exec " + line
+	}
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), h.Env()...)
+	cmd.Env = append(cmd.Env, "HOME="+t.TempDir(), "PATH="+filepath.Dir(binary)+string(os.PathListSeparator)+os.Getenv("PATH"))
+	var out transcript
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if endless(line) {
+		// It prints nothing that could be waited for: any moment will do.
+		stop := time.AfterFunc(time.Second, func() {
+			if err := cmd.Process.Signal(os.Interrupt); err != nil {
+				t.Errorf("interrupt: %v", err)
+			}
+		})
+		defer stop.Stop()
+	}
+	if err := cmd.Wait(); err != nil && !errors.As(err, new(*exec.ExitError)) {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), out.String()
+}
