@@ -32,6 +32,9 @@ func (x *execution) confirm(obs driver.Observed) error {
 		x.stepHappened(s, message)
 		x.run.e.tell(Event{Machine: x.run.name, Step: string(s.Kind), Message: message, Done: true})
 	}
+	if x.broke != nil {
+		x.run.happened(state.EventWarning, state.EventStepFailed, x.broke.Error())
+	}
 	return first
 }
 

@@ -20,6 +20,8 @@ type execution struct {
 	// did are the steps that succeeded, at the places of results from first on.
 	did   []Step
 	first int
+	// broke is why a step failed; nil when none did.
+	broke error
 }
 
 // all executes steps in order until one fails or ctx is cancelled.
@@ -35,7 +37,7 @@ func (x *execution) all(ctx context.Context, steps []Step) error {
 			// What was cut off has not failed.
 			return errors.Join(x.run.interrupted(ctx.Err(), steps[i:]), err)
 		case err != nil:
-			x.run.happened(state.EventWarning, state.EventStepFailed, err.Error())
+			x.broke = err
 			return err
 		}
 		x.did = append(x.did, s)

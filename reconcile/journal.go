@@ -117,6 +117,12 @@ func endEvent(ended *driver.Ended) (kind, reason string) {
 		return state.EventWarning, state.EventSignal
 	case driver.EndCrash:
 		return state.EventWarning, state.EventCrash
+	case driver.EndPanic:
+		return state.EventWarning, state.EventPanic
+	case driver.EndWatchdog:
+		return state.EventWarning, state.EventWatchdog
+	case driver.EndQuit:
+		return state.EventWarning, state.EventQuit
 	case driver.EndHostReboot:
 		return state.EventWarning, state.EventHostReboot
 	case driver.EndStartFailed:
@@ -132,7 +138,7 @@ func (r *run) news(before []state.Condition) []state.Event {
 	now, kept := r.result.Status.Conditions, r.events
 	defer func() { r.events = kept }()
 	r.events = nil
-	stalled, _ := conditionOf(before, ConditionStalled)
+	stalled := conditionOf(before, ConditionStalled)
 	for _, p := range r.result.Plan.Problems {
 		if p.Reason == stalled.Reason || stalled.Message != "" && strings.Contains(stalled.Message, p.Message) {
 			continue
@@ -143,8 +149,21 @@ func (r *run) news(before []state.Condition) []state.Event {
 		}
 		r.happened(kind, p.Reason, p.String())
 	}
-	was, _ := conditionOf(before, ConditionReady)
-	is, _ := conditionOf(now, ConditionReady)
+	// What is about to be corrected is told when that is done.
+	owed := len(r.result.Plan.Steps) == 0
+	for _, news := range []struct {
+		condition, kind, reason string
+		counts                  bool
+	}{
+		{ConditionRestartRequired, state.EventNormal, state.EventRestartRequired, owed},
+		{ConditionDrifted, state.EventWarning, state.EventDrifted, owed},
+		{ConditionManifestInvalid, state.EventWarning, state.EventManifestInvalid, true},
+	} {
+		if c := conditionOf(now, news.condition); news.counts && c.Status == "True" && conditionOf(before, news.condition).Status != "True" {
+			r.happened(news.kind, news.reason, c.Message)
+		}
+	}
+	was, is := conditionOf(before, ConditionReady), conditionOf(now, ConditionReady)
 	switch {
 	case is.Status == "True" && was.Status != "True":
 		r.happened(state.EventNormal, state.EventReady, "Ready")
@@ -154,13 +173,13 @@ func (r *run) news(before []state.Condition) []state.Event {
 	return r.events
 }
 
-// conditionOf is the condition of that type.
-func conditionOf(all []state.Condition, kind string) (state.Condition, bool) {
+// conditionOf is the condition of that type; the zero one when there is none.
+func conditionOf(all []state.Condition, kind string) state.Condition {
 	i := slices.IndexFunc(all, func(c state.Condition) bool { return c.Type == kind })
 	if i < 0 {
-		return state.Condition{}, false
+		return state.Condition{}
 	}
-	return all[i], true
+	return all[i]
 }
 
 // changeEvents tell what a person's word changed in a record.

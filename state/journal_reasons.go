@@ -41,6 +41,12 @@ const (
 	EventReady = "Ready"
 	// EventNotReady is a machine that did not become Ready in time.
 	EventNotReady = "NotReady"
+	// EventRestartRequired is a change that waits for a restart.
+	EventRestartRequired = "RestartRequired"
+	// EventDrifted is a machine that was changed although its manifest was not.
+	EventDrifted = "Drifted"
+	// EventManifestInvalid is a manifest that cannot be used any more.
+	EventManifestInvalid = "ManifestInvalid"
 	// EventSaving is a snapshot with memory that was begun.
 	EventSaving = "SavingSnapshot"
 	// EventSnapshotTaken is a snapshot that is there.
@@ -57,6 +63,12 @@ const (
 	EventSignal = "Signal"
 	// EventCrash is a QEMU that crashed or was killed by others.
 	EventCrash = "Crash"
+	// EventPanic is a guest whose kernel panicked, upon which QEMU ended.
+	EventPanic = "GuestPanicked"
+	// EventWatchdog is a guest that its virtual watchdog ended.
+	EventWatchdog = "Watchdog"
+	// EventQuit is a QEMU that somebody else than maqet told to quit.
+	EventQuit = "MonitorQuit"
 	// EventHostReboot is a process that ended with the host.
 	EventHostReboot = "HostReboot"
 	// EventStartFailed is a QEMU that ended before it answered.
@@ -72,8 +84,9 @@ func Reasons() []string {
 		EventHeld, EventReleased, EventHoldEnded,
 		EventIdentity, EventDiskCreated, EventStarted, EventPoweringOff, EventQuitting, EventKilled,
 		EventPaused, EventResumed, EventCancelled, EventReady, EventNotReady,
+		EventRestartRequired, EventDrifted, EventManifestInvalid,
 		EventSaving, EventSnapshotTaken, EventSnapshotDeleted, EventSnapshotForgotten,
-		EventStopped, EventGuestPowerOff, EventSignal, EventCrash, EventHostReboot, EventStartFailed,
+		EventStopped, EventGuestPowerOff, EventSignal, EventCrash, EventPanic, EventWatchdog, EventQuit, EventHostReboot, EventStartFailed,
 		EventStepFailed,
 	}
 }
