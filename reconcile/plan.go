@@ -158,7 +158,7 @@ func machineUID(rec *state.Machine, obs *driver.Observed) string {
 
 // stopWanted tells whether the process should end, whatever comes after.
 func (p *planner) stopWanted() bool {
-	return p.rec.Deleting != nil || p.power == manifest.PowerStopped
+	return p.opt.Stop || p.rec.Deleting != nil || p.power == manifest.PowerStopped
 }
 
 // forced tells that a person wants the process ended without asking the guest.

@@ -62,6 +62,8 @@ func (p *planner) stopReason() string {
 		return "the machine is deleted"
 	case p.held != nil && p.held.PowerState == manifest.PowerStopped:
 		return "it is held stopped by " + p.held.Who
+	case p.power != manifest.PowerStopped:
+		return "all machines are stopped"
 	default:
 		return "its power state is Stopped"
 	}

@@ -26,7 +26,7 @@ func (p *planner) absent() {
 	sizes, problems := sizeChanges(p.spec, &p.obs)
 	p.plan.Changes = append(p.plan.Changes, sizes...)
 	p.plan.Problems = append(p.plan.Problems, problems...)
-	if p.power != manifest.PowerStopped && p.mayStart() {
+	if p.power != manifest.PowerStopped && !p.opt.Stop && p.mayStart() {
 		p.start()
 	}
 	p.snapshots()

@@ -157,6 +157,9 @@ type Options struct {
 	Start bool
 	// Restart is an asked-for restart: the plan stops the machine once.
 	Restart bool
+	// Stop ends the process whatever its power state should be, and leaves it so
+	// for as long as the option lasts. Nothing remembers it.
+	Stop bool
 	// Force skips asking the guest when stopping.
 	Force bool
 	// Supervise makes the restart policy count: a machine that failed is started
