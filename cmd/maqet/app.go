@@ -159,6 +159,7 @@ func (a *app) engineWith(change func(*reconcile.Config)) (*reconcile.Engine, err
 	cfg := reconcile.Config{
 		Ports: reconcile.Ports{Locker: d, Observer: d, Power: d, Records: d, Storage: d, Snapshots: d},
 		Store: reconcile.StoreOf(r.store), Timing: r.timing, Log: r.log, Who: r.who, BootID: r.bootID,
+		Live: reconcile.WatchLock{Locks: r.locks, Layout: r.layout}.Live,
 	}
 	change(&cfg)
 	return reconcile.NewEngine(cfg), nil

@@ -124,7 +124,7 @@ func addGroups(root *cobra.Command, a *app) {
 		commands  []*cobra.Command
 	}{
 		{"files", "From files to machines:", []*cobra.Command{
-			newApply(a), newPlan(a), newValidate(a), newRender(a),
+			newApply(a), newWatch(a), newPlan(a), newValidate(a), newRender(a),
 		}},
 		{"look", "Look:", []*cobra.Command{newGet(a), newDescribe(a), newLogs(a)}},
 		{"act", "Act on machines:", []*cobra.Command{
