@@ -30,6 +30,8 @@ type Images struct {
 	locks   *filelock.Manager
 	// free tells how many bytes may still be written below a folder.
 	free func(dir string) (uint64, error)
+	// known saves asking again about images that have not changed.
+	known memory
 }
 
 // New returns an Images. It looks at nothing yet.

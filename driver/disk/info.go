@@ -50,9 +50,22 @@ func (i *Images) Info(ctx context.Context, path string) (Info, error) {
 }
 
 // InfoAs is Info for an image whose format is known; it fails when the image is
-// of another one.
+// of another one. A file that has not changed since it was last asked about is not
+// asked again.
 func (i *Images) InfoAs(ctx context.Context, path, format string) (Info, error) {
-	return i.info(ctx, path, format, "-U")
+	q := question{path, format}
+	before, regular := stateOf(path)
+	if regular {
+		if info, ok := i.known.recall(q, before); ok {
+			return info, nil
+		}
+	}
+	asked := time.Now()
+	info, err := i.info(ctx, path, format, "-U")
+	if err == nil && regular && before.restedAt(asked) {
+		i.known.keep(q, before, info)
+	}
+	return info, err
 }
 
 // info asks with more flags. Without -U it fails when the image is open for writing.

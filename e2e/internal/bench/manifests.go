@@ -94,7 +94,7 @@ func (s *site) stopped() (string, error) {
 			return "", fmt.Errorf("read a manifest: %w", err)
 		}
 		text = append(text, "  powerState: Stopped\n"...)
-		if err := os.WriteFile(filepath.Join(down, name+".yaml"), text, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(down, name+".yaml"), text, 0o600); err != nil { //nolint:gosec // A folder of the benchmarks' own.
 			return "", fmt.Errorf("write a manifest: %w", err)
 		}
 	}
