@@ -100,6 +100,9 @@ type Emulator struct {
 	ExtraArgs []string `json:"extraArgs,omitempty"`
 	// DefaultDevices true leaves out -nodefaults, so QEMU adds its default devices.
 	DefaultDevices bool `json:"defaultDevices,omitempty"`
+	// RunAs is the user of this host that QEMU runs as; only root can use it.
+	// Absent: maqet's own user.
+	RunAs string `json:"runAs,omitempty"`
 }
 
 // Machine is the emulated board.

@@ -25,6 +25,8 @@ var (
 	driverSyntax = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._,+-]*$`)
 	// propertySyntax is that of property names; array items have an index.
 	propertySyntax = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*(\[[0-9*]+\])?$`)
+	// userSyntax is that of the names of users; one that is all digits is none.
+	userSyntax     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,31}$`)
 	hostnameSyntax = regexp.MustCompile(`^[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*\.?$`)
 )
 
@@ -85,7 +87,21 @@ func (v *validator) emulator(e *Emulator) {
 			v.fault(path, quote(a)+" is listed a second time", "remove it")
 		}
 	}
+	v.runAs(e.RunAs)
 	v.extraArgs(e.ExtraArgs)
+}
+
+// runAs looks at the name of the user that QEMU runs as. Whether there is one is for
+// the host to say.
+func (v *validator) runAs(user string) {
+	const path = "spec.emulator.runAs"
+	switch {
+	case user == "":
+	case !userSyntax.MatchString(user):
+		v.fault(path, quote(user)+" is no name of a user", "use the name, not the number, of a user of this host")
+	case user == "root":
+		v.fault(path, "QEMU is not to be made root", "leave the key out to run QEMU as maqet's own user, or name a user without rights")
+	}
 }
 
 // architecture is what the machine's binary emulates, as far as its name tells.

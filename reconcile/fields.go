@@ -58,6 +58,7 @@ var fieldTable = []Field{
 	{Path: "spec.emulator.accelerators", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.emulator.extraArgs", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.emulator.defaultDevices", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.emulator.runAs", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.machine.type", Class: ClassRestart, Seen: SeenQMP, live: liveMachine, same: sameMachine, confirms: true},
 	{Path: "spec.machine.hotplugPorts", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.machine.properties[]", Class: ClassRestart, Seen: SeenLaunch},

@@ -23,9 +23,11 @@ type Finding struct {
 
 // check gathers findings about one machine.
 type check struct {
-	vm       *manifest.VirtualMachine
-	host     driver.Host
-	board    driver.MachineType
+	vm    *manifest.VirtualMachine
+	host  driver.Host
+	board driver.MachineType
+	// account is the user whose rights count; nil for maqet's own.
+	account  *account
 	findings []Finding
 }
 
@@ -56,8 +58,18 @@ func (p *Prober) Check(ctx context.Context, vm *manifest.VirtualMachine) (driver
 	if err := c.checkAccelerators(ctx, p); err != nil {
 		return host, nil, err
 	}
+	c.checkAccount()
 	c.checkFiles()
 	return host, c.findings, nil
+}
+
+// checkAccount finds a user that QEMU cannot run as.
+func (c *check) checkAccount() {
+	account, err := accountOf(c.vm)
+	if problem, ok := errors.AsType[*AccountError](err); ok {
+		c.find("spec.emulator.runAs", fmt.Sprintf("%q: %v", problem.User, problem.Err), problem.Hint)
+	}
+	c.account = account
 }
 
 func (c *check) find(path, msg, hint string) {

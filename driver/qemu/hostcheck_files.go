@@ -49,8 +49,12 @@ func (c *check) checkFile(path, file string, disk, write bool) {
 	if write {
 		mode, verb = unix.R_OK|unix.W_OK, "read and written"
 	}
-	if err := unix.Faccessat(unix.AT_FDCWD, file, mode, unix.AT_EACCESS); err != nil {
+	if err := c.account.access(file, mode); err != nil {
 		hint := "change the file's permissions, or run maqet as a user who may"
+		if a := c.account; a != nil {
+			verb += " by the user " + a.name
+			hint = "change the permissions of the file and of the folders above it, or name another user in spec.emulator.runAs"
+		}
 		if write {
 			hint += "; a disk that is only read is readOnly: true"
 		}

@@ -63,6 +63,10 @@ func (d *Driver) prepare(name string) error {
 // start does the work of Start and returns the pid.
 func (d *Driver) start(ctx context.Context, req driver.StartRequest) (int, error) {
 	name := req.VM.Metadata.Name
+	account, err := accountOf(req.VM)
+	if err != nil {
+		return 0, err
+	}
 	cmd, record, err := d.compose(ctx, req)
 	if err != nil {
 		return 0, err
@@ -75,7 +79,7 @@ func (d *Driver) start(ctx context.Context, req driver.StartRequest) (int, error
 	if err := d.clearForStart(name); err != nil {
 		return 0, err
 	}
-	l, err := d.newLaunch(ctx, req.VM, cmd, record)
+	l, err := d.newLaunch(ctx, req.VM, cmd, record, account)
 	if err != nil {
 		return 0, errors.Join(err, d.removeRun(name))
 	}

@@ -22,6 +22,8 @@ type launch struct {
 	vm     *manifest.VirtualMachine
 	cmd    Command
 	record *driver.Launched
+	// account is the user that QEMU runs as; nil for maqet's own.
+	account *account
 	// inherited are the descriptors QEMU gets, from standard input on. They are
 	// closed as soon as QEMU has them.
 	inherited []*os.File
@@ -31,8 +33,8 @@ type launch struct {
 }
 
 // newLaunch makes everything that QEMU inherits, and connects to it.
-func (d *Driver) newLaunch(ctx context.Context, vm *manifest.VirtualMachine, cmd Command, record *driver.Launched) (*launch, error) {
-	l := &launch{driver: d, name: vm.Metadata.Name, vm: vm, cmd: cmd, record: record}
+func (d *Driver) newLaunch(ctx context.Context, vm *manifest.VirtualMachine, cmd Command, record *driver.Launched, a *account) (*launch, error) {
+	l := &launch{driver: d, name: vm.Metadata.Name, vm: vm, cmd: cmd, record: record, account: a}
 	err := l.open(ctx)
 	if err == nil {
 		var dialer net.Dialer
@@ -52,6 +54,9 @@ func (l *launch) open(ctx context.Context) error {
 		if err := os.MkdirAll(dir, dirPerm); err != nil {
 			return err
 		}
+	}
+	if err := d.takeBack(l.name); err != nil {
+		return err
 	}
 	d.rotateAll(ctx, l.name)
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
@@ -119,6 +124,15 @@ func (l *launch) exec(ctx context.Context) error {
 	if err := d.writeRunFile(l.name, d.layout.Launched(l.name), l.record); err != nil {
 		return err
 	}
+	if err := d.handOver(l.vm, l.account); err != nil {
+		return err
+	}
+	if err := d.accessible(l.vm, l.cmd.Argv[0], l.account); err != nil {
+		return err
+	}
+	// What QEMU makes is for its user only, as all that maqet itself makes: the mask is
+	// one for the whole process, and stays.
+	unix.Umask(0o077)
 	// Whoever started maqet may have left it open descriptors that are not marked;
 	// QEMU would keep a pipe or a lock of theirs open for days. A kernel before 5.11
 	// does not know the call.
@@ -126,8 +140,8 @@ func (l *launch) exec(ctx context.Context) error {
 	pidfd := -1
 	// Not os/exec: a QEMU must outlive every context, and needs no pipes.
 	p, err := os.StartProcess(l.cmd.Argv[0], l.cmd.Argv, &os.ProcAttr{
-		Dir: "/", Files: l.inherited,
-		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
+		Dir: "/", Files: l.inherited, Env: l.account.environ(os.Environ()),
+		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd, Credential: l.account.credential()},
 	})
 	// Our copies must go, or the end of QEMU would not end the connection.
 	closeErr := l.closeInherited()
@@ -203,7 +217,7 @@ func listen(path string) (*os.File, error) {
 
 // openLog opens a log for appending and tells how long it is.
 func openLog(path string) (*os.File, int64, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600) //nolint:gosec // a file of the layout
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|unix.O_NOFOLLOW, 0o600) //nolint:gosec // a file of the layout
 	if err != nil {
 		return nil, 0, err
 	}
@@ -217,7 +231,7 @@ func openLog(path string) (*os.File, int64, error) {
 // markConfirmed remembers that the launched process has answered. Without that mark
 // its end reads as that of a start that failed.
 func (d *Driver) markConfirmed(name string) error {
-	f, err := os.OpenFile(d.layout.Confirmed(name), os.O_WRONLY|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(d.layout.Confirmed(name), os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err != nil {
 		return err
 	}

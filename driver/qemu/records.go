@@ -4,11 +4,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/internal/durable"
@@ -108,18 +112,45 @@ func newerRecord(path string, version, known int) error {
 
 // readRecordFile reads a JSON file; nil when there is none.
 func readRecordFile[T any](path, hint string) (*T, error) {
-	text, err := os.ReadFile(path) //nolint:gosec // a file of the layout
+	text, owner, err := readFileOf(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil //nolint:nilnil // no record is an answer of its own
 	}
 	if err != nil {
 		return nil, &RecordError{Path: path, Err: bare(err), Hint: "make it readable to the user maqet runs as"}
 	}
+	if own := os.Geteuid(); owner != own && owner != 0 {
+		// A QEMU that runs as another user owns the folder, and might have put it there.
+		return nil, &RecordError{Path: path, Err: fmt.Errorf("it belongs to the user with the id %d, not to maqet's", owner), Hint: hint}
+	}
 	record := new(T)
 	if err := json.Unmarshal(text, record); err != nil {
 		return nil, &RecordError{Path: path, Err: err, Hint: hint}
 	}
 	return record, nil
+}
+
+// maxRecord is more than any record has.
+const maxRecord = 16 << 20
+
+// readFileOf reads a regular file and tells whose it is. In a folder of another user
+// there may be links and pipes instead.
+func readFileOf(path string) (text []byte, owner int, err error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0) //nolint:gosec // a file of the layout
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, err
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || !info.Mode().IsRegular() {
+		return nil, 0, &fs.PathError{Op: "read", Path: path, Err: errors.New("it is no regular file")}
+	}
+	text, err = io.ReadAll(io.LimitReader(f, maxRecord))
+	return text, int(stat.Uid), err
 }
 
 // bare is an error without the path that it names, for messages that name it already.
@@ -133,7 +164,7 @@ func bare(err error) error {
 // readPID reads a pid file; 0 when there is none, or when QEMU has not written
 // into it yet.
 func readPID(path string) (int, error) {
-	text, err := os.ReadFile(path) //nolint:gosec // a file of the layout
+	text, _, err := readFileOf(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}

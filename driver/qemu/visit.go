@@ -179,12 +179,15 @@ func fail(op, name string, err error, hint string) error {
 	var refused *qmp.Error
 	e := &driver.LifecycleError{VM: name, Op: op, Err: err, Hint: hint, Refused: errors.As(err, &refused)}
 	var record *RecordError
+	var user *AccountError
 	switch {
 	case hint != "":
 	case errors.Is(err, filelock.ErrHeld):
 		// Its own words name the holder and the remedy.
 	case errors.As(err, &record):
 		e.Hint = record.Hint
+	case errors.As(err, &user):
+		e.Hint = user.Hint
 	case errors.Is(err, context.DeadlineExceeded):
 		e.Hint = "see: maqet describe " + name
 	}

@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -110,11 +111,12 @@ func bootSector(t *testing.T, code ...byte) string {
 
 // outByte and outWord are the instructions that write to an I/O port.
 func outByte(port uint16, value byte) []byte {
-	return []byte{0xba, byte(port), byte(port >> 8), 0xb0, value, 0xee}
+	return append(binary.LittleEndian.AppendUint16([]byte{0xba}, port), 0xb0, value, 0xee)
 }
 
 func outWord(port, value uint16) []byte {
-	return []byte{0xba, byte(port), byte(port >> 8), 0xb8, byte(value), byte(value >> 8), 0xef}
+	code := append(binary.LittleEndian.AppendUint16([]byte{0xba}, port), 0xb8)
+	return append(binary.LittleEndian.AppendUint16(code, value), 0xef)
 }
 
 func TestWatch_endOfGuest_isToldApart(t *testing.T) {
@@ -308,10 +310,10 @@ func TestWatch_noProcess_exitAtOnce(t *testing.T) {
 
 func TestWatch_foreignProcess_isRefused(t *testing.T) {
 	r := newRig(t)
-	vm := r.vm("web", bareBoard)
+	vm := r.vm("db", bareBoard)
 	r.start(vm, false)
-	r.rewriteLaunched("web", func(l *driver.Launched) { l.Argv = append(l.Argv, "-other") })
-	err := r.Watch(t.Context(), "web", func(h driver.Hint) { t.Errorf("hint %q", h.Kind) })
+	r.rewriteLaunched("db", func(l *driver.Launched) { l.Argv = append(l.Argv, "-other") })
+	err := r.Watch(t.Context(), "db", func(h driver.Hint) { t.Errorf("hint %q", h.Kind) })
 	if !errors.Is(err, driver.ErrForeign) || !strings.Contains(err.Error(), strconv.Itoa(findPID(t, r))) {
 		t.Errorf("Watch = %v, want ErrForeign with the pid", err)
 	}
