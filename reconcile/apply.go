@@ -123,14 +123,27 @@ func (e *Engine) ready(ctx context.Context, r *run) {
 			return // The guest has done what it was for.
 		case status.Phase != PhaseRunning && status.Phase != PhaseStarting, !now.Before(until):
 			r.result.Degraded = true
+			e.tell(Event{Machine: r.name, Step: "ready", Message: "not Ready", Err: ErrNotReady})
 			return
 		}
-		err := r.await(ctx, Wait{For: "the guest to be Ready", Until: until, Ready: true, Exit: true}, 0)
+		err := r.await(ctx, Wait{For: readyWords, Until: until, Ready: true, Exit: true}, 0)
 		if err != nil {
-			r.result.Err = err
+			r.result.Err = stillWaiting(err, readyWords)
 			return
 		}
 	}
+}
+
+// readyWords is what is waited for once a machine has settled.
+const readyWords = "the guest to be Ready"
+
+// stillWaiting says in an interruption what the plan, which is settled, does not.
+func stillWaiting(err error, what string) error {
+	stopped, ok := errors.AsType[*Error](err)
+	if ok && (errors.Is(err, ErrInterrupted) || errors.Is(err, ErrTimedOut)) {
+		stopped.Detail = "still waiting for " + what
+	}
+	return err
 }
 
 // Plan tells what Apply would do and touches nothing.

@@ -29,6 +29,10 @@ func TestApply_waitForReady(t *testing.T) {
 				if report.Results[0].Status.Observed.CPUs == 0 {
 					t.Errorf("the full observation is lost: %+v", report.Results[0].Status.Observed)
 				}
+				last := w.events[len(w.events)-1]
+				if last.Step != "ready" || last.Done == c.degraded || errors.Is(last.Err, ErrNotReady) != c.degraded {
+					t.Errorf("the end of the wait is not told: %+v", last)
+				}
 			})
 		})
 	}

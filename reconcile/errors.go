@@ -31,6 +31,8 @@ var (
 	ErrTimedOut error = &cause{"the time ran out", context.DeadlineExceeded}
 	// ErrHeld is a machine that an operator holds as it is.
 	ErrHeld = errors.New("the machine is held")
+	// ErrNotReady is a machine that did not become Ready in time.
+	ErrNotReady = errors.New("the machine is not Ready")
 	// ErrProblem is a machine that cannot be brought to what it should be.
 	ErrProblem = errors.New("the machine needs attention")
 )

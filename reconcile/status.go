@@ -42,7 +42,7 @@ type Status struct {
 	NextTry         time.Time          `json:"nextTry,omitzero"`
 	StartedAt       time.Time          `json:"startedAt,omitzero"`
 	Observed        *ObservedStatus    `json:"observed,omitempty"`
-	Snapshots       []SnapshotStatus   `json:"snapshots,omitempty"`
+	Snapshots       []SnapshotStatus   `json:"snapshots"`
 	LastTermination *state.Termination `json:"lastTermination,omitempty"`
 	Hold            *state.Hold        `json:"hold,omitempty"`
 	Deleting        *state.Deletion    `json:"deleting,omitempty"`

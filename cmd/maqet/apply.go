@@ -118,6 +118,9 @@ stays pending and the exit code is 2.`,
 			if err := flags.check(); err != nil {
 				return err
 			}
+			if timeout < 0 {
+				return usagef("--timeout %s: must not be negative", timeout)
+			}
 			set, err := loadForHost(ctx, a, &flags.files)
 			if err != nil {
 				return invalid(a, err)

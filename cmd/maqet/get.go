@@ -13,6 +13,7 @@ import (
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/manifest"
 	"github.com/maqet/maqet/reconcile"
+	"github.com/maqet/maqet/state"
 )
 
 func newGet(a *app) *cobra.Command {
@@ -105,8 +106,15 @@ func listOf[T any](items []T) list[T] {
 	return list[T]{APIVersion: "v1", Kind: "List", Items: items}
 }
 
+// objectOf has every list, even if nothing is in it: programs count on it.
 func objectOf(v reconcile.View) machineObject {
 	m := v.Machine
+	if v.Status.Snapshots == nil {
+		v.Status.Snapshots = []reconcile.SnapshotStatus{}
+	}
+	if v.Status.Conditions == nil {
+		v.Status.Conditions = []state.Condition{}
+	}
 	return machineObject{
 		APIVersion: manifest.APIVersion, Kind: manifest.KindVirtualMachine,
 		Metadata: objectMeta{Metadata: m.Object.Metadata, UID: v.Status.UID, Generation: m.Generation, CreationTimestamp: m.Created},
