@@ -166,27 +166,26 @@ func TestWatcher_eventsCannotBeRead_fallsBackWithAHint(t *testing.T) {
 	})
 }
 
-func TestWatcher_sameSizeEditRightAfterAListing_isHintedInListingMode(t *testing.T) {
-	k := &kernel{refuseOpen: unix.ENOSYS}
-	bubble(t, k, func(t *testing.T, w *Watcher, dir string, _ *journal) {
-		// A listing that sees a file change at its own moment cannot see the next edit.
-		info, err := os.Stat(dir + "/a.yaml")
-		do(t, err)
-		_, changed := stateOf(info)
-		wantNone(t, w, time.Minute, "nothing")
-		for range 2 {
-			v := &view{}
-			v.addState(discard{}, dir+"/a.yaml", changed.Add(time.Second))
-			if !v.fresh {
-				t.Error("a file that changed a second ago is taken for settled")
-			}
-			v = &view{}
-			v.addState(discard{}, dir+"/a.yaml", changed.Add(time.Minute))
-			if v.fresh {
-				t.Error("a file that changed a minute ago is not taken for settled")
-			}
+// TestWatcher_sameSizeEditsWithinATick_areHintedWhenListing edits faster than the
+// times of a file tell apart, so that a listing alone would miss the last edit.
+func TestWatcher_sameSizeEditsWithinATick_areHintedWhenListing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.yaml")
+	do(t, write(path, "000"))
+	opt := swift(path)
+	opt.FallbackRelist = 2 * time.Millisecond
+	w := newWatcher(t, opt)
+	w.open = func() (notifier, error) { return nil, unix.EMFILE }
+	run(t, w)
+	r := &receiver{t: t, w: w, paths: opt.Paths}
+	r.next("the first look")
+	for i := range 200 {
+		do(t, write(path, fmt.Sprintf("%03d", i)))
+		if i%20 == 0 {
+			r.catchUp("an edit")
+			do(t, write(path, fmt.Sprintf("%03d", i+500)))
 		}
-	})
+	}
+	r.catchUp("the last edit")
 }
 
 func TestWatcher_overflow_hintsAndWatchesAnew(t *testing.T) {
@@ -313,12 +312,3 @@ func (j *journal) String() string {
 	defer j.mu.Unlock()
 	return j.text.String()
 }
-
-// discard is a hash of nothing.
-type discard struct{}
-
-func (discard) Write(p []byte) (int, error) { return len(p), nil }
-func (discard) Sum(b []byte) []byte         { return b }
-func (discard) Reset()                      {}
-func (discard) Size() int                   { return 0 }
-func (discard) BlockSize() int              { return 1 }

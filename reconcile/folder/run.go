@@ -70,7 +70,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 		}
 	}
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // the end of the context is the orderly end.
+		return nil // the end of the context is the orderly end
 	}
 	return err
 }
