@@ -60,7 +60,7 @@ func newAdmission(set *manifest.Set, tx Tx, opt ApplyOptions, who string, now ti
 	a := &admission{
 		opt: opt, owner: cmp.Or(opt.Owner, OwnerOf(set)), who: who, now: now,
 		machines: map[string]*state.Machine{}, snapshots: map[string]*state.Snapshot{}, before: map[string]*manifest.VirtualMachine{},
-		unheld: map[string]*state.Hold{},
+		unheld:      map[string]*state.Hold{},
 		putMachines: map[string]bool{}, putSnapshots: map[string]bool{}, converge: map[string]bool{},
 	}
 	machines, err := tx.Machines()

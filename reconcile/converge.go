@@ -80,6 +80,9 @@ func (r *run) converge(ctx context.Context) {
 		case r.wantsGate || len(r.result.Plan.Steps) > 0:
 			continue
 		}
+		if r.opt.NoWait {
+			return
+		}
 		began := r.e.cfg.Now()
 		if err := r.await(ctx, *r.result.Plan.Wait, pause); err != nil {
 			r.result.Err = err

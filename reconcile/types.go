@@ -165,6 +165,9 @@ type Options struct {
 	// Supervise makes the restart policy count: a machine that failed is started
 	// again when its backoff is over. Without it a person asks, and it is at once.
 	Supervise bool
+	// NoWait returns as soon as everything is sent. What would be waited for is
+	// in the result's plan, and whoever converges next goes on with it.
+	NoWait bool
 	// Who is written into intents.
 	Who string
 	// Shutdown, Quit, Kill, Launch, Ready and Snapshot are durations from the
