@@ -79,6 +79,8 @@ type ControllerStatus struct {
 type Controller struct {
 	cfg    ControllerConfig
 	engine *Engine
+	// taker takes what the manifests say.
+	taker  *Engine
 	memory *memory
 	log    *slog.Logger
 	queue  workqueue.TypedRateLimitingInterface[string]
@@ -142,5 +144,9 @@ func NewController(cfg ControllerConfig) *Controller {
 	// The controller is the watch that others look for.
 	own.Store, own.Live = c.memory, nil
 	c.engine = NewEngine(own)
+	// What is wanted has to last: a machine that only memory knows would be
+	// nobody's when the controller is gone.
+	own.Store = lasting{c.memory}
+	c.taker = NewEngine(own)
 	return c
 }

@@ -70,8 +70,8 @@ func (f *follower) unread(err error) time.Duration {
 	if err == nil {
 		err = errors.New("nothing was read")
 	}
-	f.log.Error("reading the manifests failed; the machines stay as they are", "err", err)
-	f.condition(ConditionManifestsIncomplete, "ReadFailed", err.Error())
+	f.log.Error("the manifests could not be taken; the machines stay as they are", "err", err)
+	f.condition(ConditionManifestsIncomplete, "NotTaken", err.Error())
 	wait := min(time.Second<<min(f.failures, 10), longestUnread)
 	f.failures++
 	return wait
@@ -82,7 +82,7 @@ func (f *follower) unread(err error) time.Duration {
 func (f *follower) take(ctx context.Context, set *manifest.Set, faults manifest.Errors) (time.Duration, error) {
 	opt := f.cfg.Options
 	opt.Prune = false
-	report, err := f.engine.Sync(ctx, set, faults, opt)
+	report, err := f.taker.Sync(ctx, set, faults, opt)
 	if err != nil {
 		return 0, err
 	}
@@ -94,7 +94,7 @@ func (f *follower) take(ctx context.Context, set *manifest.Set, faults manifest.
 			next = absent
 		} else if len(report.Left) > 0 {
 			// They were missed for long enough, and are missed now.
-			pruned, err := f.engine.Sync(ctx, set, faults, f.cfg.Options)
+			pruned, err := f.taker.Sync(ctx, set, faults, f.cfg.Options)
 			if err != nil {
 				return 0, err
 			}

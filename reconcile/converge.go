@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"reflect"
 	"time"
 
 	"github.com/maqet/maqet/driver"
@@ -216,6 +217,14 @@ func (r *run) rounds(ctx context.Context, want Desired) error {
 			r.wantsGate = true
 			break
 		}
+		overtaken, err := r.overtaken(calmly, &want)
+		if err != nil || r.result.Gone {
+			return err
+		}
+		if overtaken {
+			obs = r.e.cfg.Ports.Observer.Observe(calmly, r.name, want.vm(), driver.DepthFull)
+			continue
+		}
 		act := &execution{run: r, want: &want, obs: obs}
 		failed := act.all(ctx, plan.Steps)
 		r.opt = r.opt.after(Plan{Steps: act.did})
@@ -230,6 +239,36 @@ func (r *run) rounds(ctx context.Context, want Desired) error {
 		}
 	}
 	return r.remember(calmly, want)
+}
+
+// overtaken tells whether somebody has said something new of the machine while
+// it was looked at, which may have taken long: a hold, a delete, another spec.
+// Then what was planned is void.
+func (r *run) overtaken(ctx context.Context, want *Desired) (bool, error) {
+	now, err := r.e.desired(ctx, r.name)
+	if err != nil {
+		return false, &Error{Object: "vm/" + r.name, Op: "read the record of", Err: err}
+	}
+	if now.Machine == nil {
+		r.result.Gone = true
+		return true, nil
+	}
+	is, was := now.Machine, want.Machine
+	same := is.Generation == was.Generation && is.Digest == was.Digest && is.Owner == was.Owner &&
+		reflect.DeepEqual(is.Hold, was.Hold) && reflect.DeepEqual(is.Deleting, was.Deleting)
+	if same {
+		return false, nil
+	}
+	fresh := copyDesired(now)
+	// What this convergence has counted itself stays.
+	m := fresh.Machine
+	m.UID, m.Starts, m.Restarts, m.StartedGeneration = was.UID, was.Starts, was.Restarts, was.StartedGeneration
+	m.LastTermination = was.LastTermination
+	if m.Generation == was.Generation {
+		m.Failures, m.NotBefore = was.Failures, was.NotBefore
+	}
+	*want = fresh
+	return true, nil
 }
 
 // await waits for what a plan waits for, without the lock.

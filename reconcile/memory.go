@@ -52,6 +52,11 @@ func (m *memory) View(ctx context.Context, do func(Tx) error) error {
 // Update writes, together with what is kept. When the store takes nothing, it
 // keeps that too, and there is no error.
 func (m *memory) Update(ctx context.Context, do func(Tx) error) error {
+	return m.update(ctx, do, m.instead)
+}
+
+// update writes, or does something instead when the store takes nothing.
+func (m *memory) update(ctx context.Context, do func(Tx) error, instead func(context.Context, func(Tx) error, error) error) error {
 	select {
 	case m.updating <- struct{}{}:
 		defer func() { <-m.updating }()
@@ -74,6 +79,11 @@ func (m *memory) Update(ctx context.Context, do func(Tx) error) error {
 	case refused != nil || ctx.Err() != nil:
 		return err
 	}
+	return instead(ctx, do, err)
+}
+
+// instead keeps what could not be written.
+func (m *memory) instead(ctx context.Context, do func(Tx) error, err error) error {
 	staged := &overlay{}
 	again := m.inner.View(ctx, func(tx Tx) error {
 		staged = m.over(tx)
@@ -98,6 +108,13 @@ func (m *memory) over(tx Tx) *overlay {
 func (m *memory) keep(staged *overlay, why error) {
 	m.mu.Lock()
 	m.machines, m.snapshots = staged.machines, staged.snapshots
+	m.mu.Unlock()
+	m.fails(why)
+}
+
+// fails notes that the store takes nothing.
+func (m *memory) fails(why error) {
+	m.mu.Lock()
 	first := !m.failing
 	m.failing = true
 	m.mu.Unlock()
@@ -119,19 +136,22 @@ func (m *memory) written() {
 	}
 }
 
-// retry writes what is kept.
-func (m *memory) retry(ctx context.Context) error {
-	if err := m.Update(ctx, func(Tx) error { return nil }); err != nil {
+// lasting is the same store for what must not be in memory only: there is an
+// error when it cannot be written.
+type lasting struct{ *memory }
+
+// Update writes, together with what is kept.
+func (l lasting) Update(ctx context.Context, do func(Tx) error) error {
+	return l.update(ctx, do, func(_ context.Context, _ func(Tx) error, err error) error {
+		l.fails(err)
 		return err
-	}
-	if m.pending() {
-		return errStillFailing
-	}
-	return nil
+	})
 }
 
-// errStillFailing tells that writing fails as before.
-var errStillFailing = errors.New("the state cannot be written")
+// retry writes what is kept.
+func (m *memory) retry(ctx context.Context) error {
+	return lasting{m}.Update(ctx, func(Tx) error { return nil })
+}
 
 // pending tells whether anything is kept.
 func (m *memory) pending() bool {

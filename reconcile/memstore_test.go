@@ -53,6 +53,12 @@ func (s *memStore) Update(_ context.Context, do func(Tx) error) error {
 	return nil
 }
 
+func (s *memStore) setFail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail = err
+}
+
 func fromJSON[T any](text []byte) (*T, error) {
 	if text == nil {
 		return nil, nil //nolint:nilnil // Nothing is what the interface says for an unknown name.

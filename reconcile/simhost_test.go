@@ -38,8 +38,8 @@ type simHost struct {
 	deaf, deafQEMU map[string]bool
 	// cutOff is called when a disk is being created, which then never ends by itself.
 	cutOff func()
-	// silent machines do not answer.
-	silent map[string]bool
+	// silent machines do not answer; hung ones take a look's whole time for it.
+	silent, hung map[string]bool
 }
 
 // simMachine is a machine of the host.
@@ -51,7 +51,7 @@ type simMachine struct {
 func newSimHost() *simHost {
 	return &simHost{
 		machines: map[string]*simMachine{}, locks: map[string]chan struct{}{}, locked: map[string]bool{},
-		fail: map[string]error{}, deaf: map[string]bool{}, deafQEMU: map[string]bool{}, silent: map[string]bool{},
+		fail: map[string]error{}, deaf: map[string]bool{}, deafQEMU: map[string]bool{}, silent: map[string]bool{}, hung: map[string]bool{},
 		startTakes: 20 * time.Millisecond, powerOffTakes: 2 * time.Second, jobTakes: 3 * time.Second,
 	}
 }
@@ -132,7 +132,16 @@ func (h *simHost) setLocked(name string, on bool) {
 	h.locked[name] = on
 }
 
-func (h *simHost) Observe(_ context.Context, name string, vm *manifest.VirtualMachine, depth driver.Depth) driver.Observed {
+// lookTakes is how long a look at a hung QEMU takes.
+const lookTakes = 8 * time.Second
+
+func (h *simHost) Observe(ctx context.Context, name string, vm *manifest.VirtualMachine, depth driver.Depth) driver.Observed {
+	h.mu.Lock()
+	hung := h.hung[name] && h.machine(name).obs.Presence == driver.Alive
+	h.mu.Unlock()
+	if hung {
+		after(ctx, lookTakes)
+	}
 	h.mu.Lock()
 	m := h.machine(name)
 	obs := m.obs
@@ -149,7 +158,7 @@ func (h *simHost) Observe(_ context.Context, name string, vm *manifest.VirtualMa
 			obs.Files[d.Name] = driver.DiskFile{Path: d.File, Exists: true}
 		}
 	}
-	if h.silent[name] && obs.Presence == driver.Alive {
+	if (hung || h.silent[name]) && obs.Presence == driver.Alive {
 		obs.Guest, obs.Presence, obs.Reason, obs.Message = nil, driver.Unresponsive, driver.ReasonNoAnswer, "no answer"
 	}
 	after := h.observed
