@@ -57,14 +57,14 @@ func (s *systemd) status(c reconcile.ControllerStatus) {
 
 // statusLine is the one line that systemctl status shows.
 func statusLine(c reconcile.ControllerStatus) string {
-	text := fmt.Sprintf("%s, %d Ready", describeCount(c.Machines, "machine"), c.Ready)
+	parts := []string{describeCount(c.Machines, "machine"), fmt.Sprintf("%d Ready", c.Ready)}
 	if n := len(c.Faults); n > 0 {
-		text += ", " + describeCount(n, "fault") + " in the manifests"
+		parts = append(parts, describeCount(n, "fault")+" in the manifests")
 	}
 	for _, condition := range c.Conditions {
-		text += ", " + condition.Type
+		parts = append(parts, condition.Type)
 	}
-	return strings.ReplaceAll(text, "\n", " ")
+	return strings.ReplaceAll(strings.Join(parts, ", "), "\n", " ")
 }
 
 // reloading tells that everything is looked at again; the next status ends it.

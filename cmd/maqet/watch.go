@@ -139,8 +139,7 @@ func newWatching(ctx context.Context, a *app, args []string, flags watchFlags) (
 func (w *watch) claim(ctx context.Context, owner string) (func() error, error) {
 	lock := reconcile.WatchLock{Locks: w.rooms.locks, Layout: w.rooms.layout}
 	release, err := lock.Claim(ctx, reconcile.LiveWatch{PID: os.Getpid(), Owner: owner, Roots: w.roots, Since: time.Now()})
-	var held *filelock.HeldError
-	if errors.As(err, &held) {
+	if held, ok := errors.AsType[*filelock.HeldError](err); ok {
 		return nil, fmt.Errorf("another watch keeps %s (pid %d); end it first, or choose another --state-dir and --run-dir: %w",
 			w.rooms.layout.State, held.PID, filelock.ErrHeld)
 	}

@@ -33,7 +33,7 @@ type Host struct {
 func New(t testing.TB, binary string) *Host {
 	t.Helper()
 	// Not t.TempDir: its path may be too long for a socket.
-	dir, err := os.MkdirTemp("", "mq")
+	dir, err := os.MkdirTemp("", "mq") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatalf("make a folder for the test's host: %v", err)
 	}
