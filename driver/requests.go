@@ -9,6 +9,9 @@ type Depth int
 const (
 	// DepthBrief asks QEMU for its run state and uuid only, and looks at no image.
 	DepthBrief Depth = iota
+	// DepthGuest asks a running QEMU everything; of a machine that does not run it
+	// looks whether the image files are there, and not into them.
+	DepthGuest
 	// DepthFull asks everything that a plan compares.
 	DepthFull
 )

@@ -128,7 +128,7 @@ func (r *run) glance(ctx context.Context) (Desired, error) {
 		return Desired{}, err
 	}
 	want := copyDesired(*r.known)
-	obs := r.e.cfg.Ports.Observer.Observe(ctx, r.name, want.vm(), driver.DepthFull)
+	obs := r.look(ctx, want)
 	if err := ctx.Err(); err != nil {
 		return want, r.interrupted(err, r.result.Plan.Steps)
 	}
@@ -136,6 +136,21 @@ func (r *run) glance(ctx context.Context) (Desired, error) {
 	r.judge(want, obs)
 	r.wantsGate = hasStart(r.result.Plan)
 	return want, nil
+}
+
+// look looks at the machine before anything is done. Looking into the images of
+// one that is about to be started takes longer than all the rest, and a running
+// QEMU tells the same right after: so that is left out where it decides nothing.
+func (r *run) look(ctx context.Context, want Desired) driver.Observed {
+	observer := r.e.cfg.Ports.Observer
+	if len(want.Snapshots) > 0 {
+		return observer.Observe(ctx, r.name, want.vm(), driver.DepthFull)
+	}
+	obs := observer.Observe(ctx, r.name, want.vm(), driver.DepthGuest)
+	if obs.Presence == driver.Absent && !hasStart(PlanMachine(want, obs, r.opt, r.e.cfg.Now())) {
+		return observer.Observe(ctx, r.name, want.vm(), driver.DepthFull)
+	}
+	return obs
 }
 
 // read reads the record, if that was not done yet.
@@ -205,7 +220,7 @@ func (r *run) pass(ctx context.Context) error {
 func (r *run) rounds(ctx context.Context, want Desired) error {
 	// What has begun is seen to its end: only between steps is it cancelled.
 	calmly := context.WithoutCancel(ctx)
-	obs := r.e.cfg.Ports.Observer.Observe(calmly, r.name, want.vm(), driver.DepthFull)
+	obs := r.look(calmly, want)
 	r.note(want.Machine, &obs)
 	for range maxRounds {
 		r.judge(want, obs)
@@ -222,7 +237,7 @@ func (r *run) rounds(ctx context.Context, want Desired) error {
 			return err
 		}
 		if overtaken {
-			obs = r.e.cfg.Ports.Observer.Observe(calmly, r.name, want.vm(), driver.DepthFull)
+			obs = r.look(calmly, want)
 			continue
 		}
 		act := &execution{run: r, want: &want, obs: obs}

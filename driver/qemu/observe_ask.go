@@ -83,7 +83,7 @@ type jobReply struct {
 func newQuestions(depth driver.Depth) *questions {
 	q := &questions{depth: depth}
 	q.needed = []*qmp.Call{qmp.NewCall("query-status", nil, &q.status), qmp.NewCall("query-uuid", nil, &q.uid)}
-	if depth != driver.DepthFull {
+	if depth == driver.DepthBrief {
 		return q
 	}
 	q.needed = append(q.needed,
@@ -114,7 +114,7 @@ func (q *questions) answers(ctx context.Context, d *Driver, conn *qmp.Conn) (*dr
 	if err := d.waitTried(ctx, q.tried); err != nil {
 		return nil, err
 	}
-	g := &driver.Guest{RunState: q.status.Status, UID: q.uid.UUID, Version: greetingVersion(conn), Brief: q.depth != driver.DepthFull}
+	g := &driver.Guest{RunState: q.status.Status, UID: q.uid.UUID, Version: greetingVersion(conn), Brief: q.depth == driver.DepthBrief}
 	if g.Brief {
 		return g, nil
 	}
