@@ -6,11 +6,11 @@ import (
 	"testing"
 )
 
-// The size of the simulation: simSeeds worlds of simSteps steps each, so 20,000
+// The size of the simulation: simSeeds worlds of simSteps steps each, so 6,000
 // steps by default and 120,000 with MAQET_SOAK=1.
 const (
 	simSteps     = 400
-	simSeeds     = 50
+	simSeeds     = 15
 	simSoakSeeds = 300
 )
 

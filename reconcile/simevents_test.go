@@ -116,7 +116,7 @@ func (w *simWorld) names() []string {
 func (w *simWorld) pickFile() *simFile {
 	names := slices.Sorted(maps.Keys(w.files))
 	if len(names) == 0 {
-		return &simFile{vms: map[string]*manifest.VirtualMachine{}}
+		return &simFile{vms: map[string]*manifest.VirtualMachine{}, snaps: map[string]*manifest.Snapshot{}}
 	}
 	return w.files[names[w.rnd.IntN(len(names))]]
 }
@@ -137,8 +137,13 @@ func (w *simWorld) addMachine() {
 	w.made++
 	name := fmt.Sprintf("m%d", w.made)
 	policies := []manifest.RestartPolicy{manifest.RestartAlways, manifest.RestartOnFailure, manifest.RestartOnFailure, manifest.RestartNever}
-	vm := newVM(name, func(s *manifest.VirtualMachineSpec) { s.RestartPolicy = policies[w.rnd.IntN(len(policies))] })
-	w.files[name+".yaml"] = &simFile{vms: map[string]*manifest.VirtualMachine{name: vm}}
+	vm := newVM(name, func(s *manifest.VirtualMachineSpec) {
+		s.RestartPolicy = policies[w.rnd.IntN(len(policies))]
+		if w.rnd.IntN(3) == 0 {
+			probed(s)
+		}
+	})
+	w.files[name+".yaml"] = &simFile{vms: map[string]*manifest.VirtualMachine{name: vm}, snaps: map[string]*manifest.Snapshot{}}
 }
 
 // edit changes a machine in a file.
@@ -258,7 +263,7 @@ func (w *simWorld) events() map[string]func() {
 		"starts work": func() { w.host.set(func() { clear(w.host.fail) }) },
 		"disk full":   func() { w.disk.setFail(errors.New("no space left on device")) },
 		"disk mended": func() { w.disk.setFail(nil) },
-		"lossy":       func() { w.lossy = !w.lossy },
+		"lossy":       func() { w.lossy.Store(!w.lossy.Load()) },
 		"kill soon":   func() { w.process.kill(w.rnd.IntN(8)) },
 		"restart":     func() { w.end(); w.begin() },
 		"reboot": func() {
@@ -299,7 +304,22 @@ func (w *simWorld) folderEvents() map[string]func() {
 			from, to := w.pickFile(), w.pickFile()
 			maps.Copy(to.vms, from.vms)
 		}),
-		"edit memory": func() { w.edit(func(s *manifest.VirtualMachineSpec) { s.Memory.Size += 1 << 20 }) },
+		"snapshot": locked(func() {
+			f := w.pickFile()
+			for _, vm := range slices.Sorted(maps.Keys(f.vms)) {
+				w.made++
+				method := []manifest.SnapshotMethod{manifest.SnapshotDisk, manifest.SnapshotFull}[w.rnd.IntN(2)]
+				s := newSnap(fmt.Sprintf("s%d", w.made), vm, method).Object
+				if w.rnd.IntN(2) == 0 {
+					s.Spec.OnDelete = manifest.SnapshotDelete
+				}
+				if len(f.snaps) < 3 {
+					f.snaps[s.Metadata.Name] = &s
+				}
+			}
+		}),
+		"remove snapshots": locked(func() { clear(w.pickFile().snaps) }),
+		"edit memory":      func() { w.edit(func(s *manifest.VirtualMachineSpec) { s.Memory.Size += 1 << 20 }) },
 		"edit running": func() {
 			w.edit(func(s *manifest.VirtualMachineSpec) { s.PowerState = manifest.PowerRunning })
 		},
@@ -372,7 +392,7 @@ func (w *simWorld) calms() {
 	w.mend()
 	w.gone = false
 	w.mu.Unlock()
-	w.lossy = false
+	w.lossy.Store(false)
 	if w.process.kill(-1); w.process.isDead() {
 		w.end()
 		w.begin()

@@ -337,6 +337,9 @@ func (h *simHost) TakeSnapshot(_ context.Context, vm *manifest.VirtualMachine, o
 	if online {
 		time.AfterFunc(h.jobTakes, func() {
 			h.touch(name, func(m *simMachine) {
+				if m.obs.Guest == nil {
+					return
+				}
 				for i := range m.obs.Guest.Jobs {
 					m.obs.Guest.Jobs[i].Status = "concluded"
 				}

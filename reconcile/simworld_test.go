@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,7 +42,7 @@ type simWorld struct {
 	// absent is since when no file has had a machine.
 	absent map[string]time.Time
 	// lossy makes the watcher lose hints.
-	lossy bool
+	lossy atomic.Bool
 	made  int
 
 	mu     sync.Mutex
@@ -52,6 +53,7 @@ type simWorld struct {
 // simFile is a file of the folder.
 type simFile struct {
 	vms    map[string]*manifest.VirtualMachine
+	snaps  map[string]*manifest.Snapshot
 	broken bool
 }
 
@@ -264,6 +266,31 @@ func (p *simProcess) CreateDisk(ctx context.Context, vm *manifest.VirtualMachine
 	})
 }
 
+func (p *simProcess) TakeSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) error {
+	name := vm.Metadata.Name
+	return p.do("snapshot", name, func() error {
+		if _, exists := p.obs(name).Snapshots[req.Tag]; exists {
+			p.w.breaks("snapshot %s of %s is taken a second time", req.Tag, name)
+		}
+		return p.simHost.TakeSnapshot(ctx, vm, obs, req)
+	})
+}
+
+func (p *simProcess) FinishSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) error {
+	return p.do("finish-snapshot", vm.Metadata.Name, func() error { return p.simHost.FinishSnapshot(ctx, vm, obs, req) })
+}
+
+func (p *simProcess) DeleteSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, tag string) error {
+	name := vm.Metadata.Name
+	return p.do("delete-snapshot", name, func() error {
+		s := p.record(name).snapshot(tag)
+		if s == nil || s.Deleting == nil || s.Object.Spec.OnDelete != manifest.SnapshotDelete {
+			p.w.breaks("the data of snapshot %s of %s is deleted without a word", tag, name)
+		}
+		return p.simHost.DeleteSnapshot(ctx, vm, obs, tag)
+	})
+}
+
 // processStore is the state as a process sees it.
 type processStore struct {
 	*memStore
@@ -293,7 +320,7 @@ func (p *simProcess) Watch(ctx context.Context, name string, hint func(driver.Hi
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if !p.w.lossy {
+		if !p.w.lossy.Load() {
 			hint(driver.Hint{Kind: "STOP"})
 			hint(driver.Hint{Kind: "STOP"})
 		}
@@ -305,7 +332,7 @@ func (w *simWorld) begin() {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	p := &simProcess{simHost: w.host, w: w, cancel: cancel, ended: make(chan struct{}), left: -1}
 	ports := w.host.ports()
-	ports.Power, ports.Records, ports.Storage = p, p, p
+	ports.Power, ports.Records, ports.Storage, ports.Snapshots = p, p, p, p
 	engine := NewEngine(Config{
 		Ports: ports, Store: processStore{w.disk, p}, Timing: timing.Default(), Who: "watch", BootID: w.bootID(),
 	})
@@ -369,11 +396,40 @@ func (w *simWorld) load(context.Context) (*manifest.Set, error) {
 	for _, name := range slices.Sorted(maps.Keys(objects)) {
 		set.Objects = append(set.Objects, objects[name])
 	}
+	snaps, more, err := w.loadSnapshots(objects)
+	if err != nil {
+		return nil, err
+	}
+	set.Objects, faults = append(set.Objects, snaps...), append(faults, more...)
 	set.Complete = len(faults) == 0
 	if len(faults) > 0 {
 		return set, faults
 	}
 	return set, nil
+}
+
+// loadSnapshots are the snapshots of the good files. One whose machine is in no
+// good file is a conflict of its own.
+func (w *simWorld) loadSnapshots(machines map[string]*manifest.Object) (objects []*manifest.Object, faults manifest.Errors, err error) {
+	for _, file := range slices.Sorted(maps.Keys(w.files)) {
+		f := w.files[file]
+		for _, name := range slices.Sorted(maps.Keys(f.snaps)) {
+			if f.broken {
+				continue
+			}
+			o, err := manifest.NewObject(f.snaps[name].DeepCopy())
+			if err != nil {
+				return nil, nil, err
+			}
+			o.Position = manifest.Position{File: "/vms/" + file, Line: 9, Column: 1}
+			objects = append(objects, o)
+			if machines[o.Snapshot.Spec.VirtualMachine] == nil {
+				faults = append(faults, &manifest.Error{Position: o.Position, Msg: "no such machine", Conflict: []manifest.ObjectKey{o.Key()}})
+			}
+		}
+	}
+	slices.SortFunc(objects, func(a, b *manifest.Object) int { return strings.Compare(a.Key().Name, b.Key().Name) })
+	return objects, faults, nil
 }
 
 // declared is the machine as the files have it, broken ones as they were.
@@ -397,6 +453,7 @@ func inSim(t *testing.T, seed uint64, run func(w *simWorld)) {
 			changes: make(chan struct{}, 1), absent: map[string]time.Time{},
 			opt: ApplyOptions{Owner: "/vms", Prune: rnd.IntN(2) == 0, PruneAll: rnd.IntN(4) == 0, Options: Options{AllowRestart: rnd.IntN(3) == 0}},
 		}
+		w.host.readyTakes = 20 * time.Second
 		for range 3 {
 			w.addMachine()
 		}
