@@ -239,7 +239,7 @@ func (e *Engine) lock(ctx context.Context, name string) (func(), error) {
 	defer cancel()
 	unlock, err := e.cfg.Ports.Locker.Lock(ctx, name)
 	if err != nil {
-		return nil, &Error{Object: "vm/" + name, Op: "lock", Err: err, Hint: "another maqet acts on it; try again"}
+		return nil, &Error{Object: "vm/" + name, Op: "lock", Err: err}
 	}
 	return unlock, nil
 }

@@ -118,7 +118,7 @@ func (d *Driver) unreached(ctx context.Context, name string, l *look, cause erro
 
 // stuckHint is the remedy for a QEMU that does not answer.
 func stuckHint(name string, pid int) string {
-	return fmt.Sprintf("see what pid %d does (is it stopped, or waiting for storage?) and maqet logs --qemu %s; maqet stop --force ends it", pid, name)
+	return fmt.Sprintf("see what pid %d does (is it stopped, or waiting for storage?) and maqet logs --qemu %s; maqet stop --force %s ends it", pid, name, name)
 }
 
 // silence is why a process did not answer.
