@@ -88,7 +88,7 @@ func (f *follower) take(ctx context.Context, set *manifest.Set, faults manifest.
 	}
 	f.poke(report)
 	next := f.cfg.Resync
-	if f.cfg.Options.Prune {
+	if f.cfg.Options.Prune && set.Complete {
 		absent := f.absent(set, report)
 		if absent > 0 {
 			next = absent
