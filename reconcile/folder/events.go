@@ -2,11 +2,13 @@ package folder
 
 import (
 	"errors"
+	"io/fs"
 	"path/filepath"
 	"strings"
 	"sync"
 
 	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sys/unix"
 )
 
 // notifier is what is used of fsnotify. Close closes both channels.
@@ -80,11 +82,21 @@ func (in *inbox) fill(n notifier) {
 				errs = nil
 			case errors.Is(err, fsnotify.ErrEventOverflow):
 				in.change(func(news *news) { news.overflows++ })
+			case isPassing(err):
+				in.change(func(news *news) { news.add(everywhere, structural) })
 			default:
 				in.change(func(news *news) { news.err = err })
 			}
 		}
 	}
+}
+
+// isPassing is true for the error fsnotify reports when a watched folder was moved
+// and is gone by the time it removes the watch: the kernel's bare number. An error
+// of reading names what it could not do.
+func isPassing(err error) bool {
+	_, reading := errors.AsType[*fs.PathError](err)
+	return !reading && errors.Is(err, unix.EINVAL)
 }
 
 func (in *inbox) change(change func(*news)) {

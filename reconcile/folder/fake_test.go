@@ -97,11 +97,12 @@ func (k *kernel) install(w *Watcher) {
 	}
 }
 
-// limit makes the kernel refuse from now on; two times nil lifts all limits.
-func (k *kernel) limit(open error, add func(n *fakeNotifier, path string) error) {
+// limit makes the kernel refuse watches from now on, and nothing else; nil lifts
+// all limits.
+func (k *kernel) limit(add func(n *fakeNotifier, path string) error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.refuseOpen, k.refuseAdd = open, add
+	k.refuseOpen, k.refuseAdd = nil, add
 	for _, n := range k.opened {
 		n.mu.Lock()
 		n.refuse = add

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -120,7 +121,7 @@ func TestWatcher_inotifyLimits_fallBackToListingAndComeBack(t *testing.T) {
 					t.Errorf("%d warnings, want one:\n%s", got, log)
 				}
 
-				tt.kernel.limit(nil, nil)
+				tt.kernel.limit(nil)
 				pass(40 * time.Second)
 				wantMode(t, w, ModeInotify, "")
 				wantHint(t, w, "inotify is back")
@@ -141,7 +142,7 @@ func TestWatcher_limitMetLater_fallsBackWithAHint(t *testing.T) {
 	bubble(t, k, func(t *testing.T, w *Watcher, dir string, log *journal) {
 		wantMode(t, w, ModeInotify, "")
 		n := k.last(t)
-		k.limit(nil, func(*fakeNotifier, string) error { return unix.ENOSPC })
+		k.limit(func(*fakeNotifier, string) error { return unix.ENOSPC })
 		do(t, os.Mkdir(dir+"/sub", 0o700))
 		n.events <- fsnotify.Event{Name: dir + "/sub", Op: fsnotify.Create}
 		pass(100 * time.Millisecond)
@@ -163,6 +164,52 @@ func TestWatcher_eventsCannotBeRead_fallsBackWithAHint(t *testing.T) {
 		pass(100 * time.Millisecond)
 		wantHint(t, w, "the reading failed")
 		wantMode(t, w, ModeListing, "short read")
+	})
+}
+
+func TestWatcher_movedFolderGoneMeanwhile_isNoReasonToFallBack(t *testing.T) {
+	k := &kernel{}
+	bubble(t, k, func(t *testing.T, w *Watcher, _ string, log *journal) {
+		k.last(t).errs <- unix.EINVAL // of removing a watch that the kernel has removed
+		pass(100 * time.Millisecond)
+		wantHint(t, w, "a watch was removed twice")
+		wantMode(t, w, ModeInotify, "")
+		if log.String() != "" {
+			t.Errorf("log:\n%s", log)
+		}
+		k.last(t).errs <- &fs.PathError{Op: "read", Path: "inotify", Err: unix.EINVAL}
+		pass(100 * time.Millisecond)
+		wantHint(t, w, "the reading failed")
+		wantMode(t, w, ModeListing, "read inotify: invalid argument")
+	})
+}
+
+// TestWatcher_foldersNeverAtRest_arePausedAt has a folder replaced at every look,
+// which must not keep the Watcher looking without a pause.
+func TestWatcher_foldersNeverAtRest_arePausedAt(t *testing.T) {
+	k := &kernel{}
+	bubble(t, k, func(t *testing.T, w *Watcher, dir string, _ *journal) {
+		n := k.last(t)
+		k.limit(func(_ *fakeNotifier, path string) error {
+			if path == dir {
+				return unix.ENOENT // gone in this moment, and back at the next
+			}
+			return nil
+		})
+		before := n.addedSoFar()
+		do(t, n.Remove(dir))
+		k.mounts <- struct{}{}
+		for range 10 {
+			pass(100 * time.Millisecond)
+			wantHint(t, w, "changes without end")
+		}
+		if got := n.addedSoFar() - before; got > 10*maxRounds*w.Status().Watched {
+			t.Errorf("%d watches made in a second", got)
+		}
+		k.limit(nil)
+		pass(100 * time.Millisecond)
+		wantHint(t, w, "the last change")
+		wantNone(t, w, time.Hour, "it is quiet")
 	})
 }
 

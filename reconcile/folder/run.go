@@ -124,6 +124,7 @@ func (l *loop) report(ctx context.Context) error {
 	}
 	l.sure, l.last = !settled, v
 	if !settled {
+		l.stale[everywhere] = true // beginning anew ends every doubt about the watches
 		l.debounce.note()
 	}
 	l.tell()

@@ -71,7 +71,8 @@ func (w *watches) update(places map[string]*place, stale map[string]bool) (table
 
 // drop removes every watch that is not wanted, or whose folder is not the wanted
 // one, and forgets those that the kernel has dropped. Removing comes before
-// adding, for the kernel has one watch for each folder, whatever its name.
+// adding, for the kernel has one watch for each folder, whatever its name; so a
+// watch that only the notifier knows of must go as well.
 func (w *watches) drop(wanted map[string]fileID, stale map[string]bool) {
 	alive := map[string]bool{}
 	for _, path := range w.notifier.WatchList() {
@@ -83,6 +84,11 @@ func (w *watches) drop(wanted map[string]fileID, stale map[string]bool) {
 		}
 		_ = w.notifier.Remove(path) // it fails when the kernel has removed it before
 		delete(w.ids, path)
+	}
+	for path := range alive {
+		if _, ok := w.ids[path]; !ok {
+			_ = w.notifier.Remove(path) // most of them are removed by now
+		}
 	}
 }
 
