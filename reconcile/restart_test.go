@@ -220,4 +220,3 @@ func TestRestartLaws_anyEnds_hold(t *testing.T) {
 		}
 	})
 }
-
