@@ -48,8 +48,10 @@ type rooms struct {
 	prober *qemu.Prober
 	images *disk.Images
 	driver *qemu.Driver
-	who    string
-	bootID string
+	// journal is what happened to machines.
+	journal *state.Journal
+	who     string
+	bootID  string
 }
 
 // rooms builds the rooms once. It touches no file but the boot id.
@@ -77,6 +79,9 @@ func (a *app) rooms() (*rooms, error) {
 	r := &rooms{layout: where, timing: table, log: a.logger(), locks: filelock.New(), bootID: strings.TrimSpace(string(boot))}
 	r.who = fmt.Sprintf("%s (pid %d, %s)", a.command, os.Getpid(), a.userName())
 	r.store = state.New(state.Config{Path: where.Database(), LockPath: where.DatabaseLock(), Locks: r.locks, Timing: table, Log: r.log})
+	r.journal = state.NewJournal(state.JournalConfig{
+		Path: where.Events(), Before: where.EventsBefore(), LockPath: where.EventsLock(), Locks: r.locks, Timing: table, Log: r.log,
+	})
 	r.prober = qemu.NewProber(where, table, r.locks)
 	r.images = disk.New(disk.Config{Timing: table, Log: r.log})
 	r.driver = qemu.New(qemu.Config{Layout: where, Timing: table, Locks: r.locks, Prober: r.prober, Images: r.images, Log: r.log, Who: r.who})
@@ -158,7 +163,7 @@ func (a *app) engineWith(change func(*reconcile.Config)) (*reconcile.Engine, err
 	d := r.driver
 	cfg := reconcile.Config{
 		Ports: reconcile.Ports{Locker: d, Observer: d, Power: d, Records: d, Storage: d, Snapshots: d},
-		Store: reconcile.StoreOf(r.store), Timing: r.timing, Log: r.log, Who: r.who, BootID: r.bootID,
+		Store: reconcile.StoreOf(r.store), Timing: r.timing, Log: r.log, Who: r.who, BootID: r.bootID, Journal: r.journal,
 		Live: reconcile.WatchLock{Locks: r.locks, Layout: r.layout}.Live,
 	}
 	change(&cfg)

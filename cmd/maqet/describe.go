@@ -19,7 +19,8 @@ func newDescribe(a *app) *cobra.Command {
 		Use:   "describe VM...",
 		Short: "Tell everything about machines",
 		Long: `Tell everything about machines: what the running QEMU says, conditions, how the
-last process ended, holds, snapshots, what is pending, and what apply would do next.`,
+last process ended, holds, snapshots, what is pending, what apply would do next, and
+the last events.`,
 		Example: "  maqet describe web",
 		Args:    someMachines, ValidArgsFunction: completeMachines(a, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -36,6 +37,9 @@ last process ended, holds, snapshots, what is pending, and what apply would do n
 					fmt.Fprintln(a.env.out)
 				}
 				describeMachine(a.env, v)
+				if err := describeEvents(cmd.Context(), a.env, a.built.journal, v.Machine.Object.Metadata.Name); err != nil {
+					return err
+				}
 			}
 			return nil
 		},

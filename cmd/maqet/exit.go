@@ -29,7 +29,7 @@ const exitCodesHelp = `Every command ends with one of these exit codes:
   2    changes are pending: a plan that is not empty, a restart that is owed,
        a hold that is honoured, a wait that ran out
   3    invalid input: a manifest, a flag, an unknown name
-  4    a machine is degraded (from apply --wait)
+  4    a machine is degraded (from apply --wait and wait)
   5    QEMU or QMP refused
   130  interrupted
 

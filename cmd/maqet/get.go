@@ -17,17 +17,25 @@ import (
 )
 
 func newGet(a *app) *cobra.Command {
-	var out outputFlag
+	var (
+		out   outputFlag
+		watch bool
+	)
 	cmd := &cobra.Command{
 		Use:   "get [KIND] [NAME...]",
 		Short: "Show machines or snapshots",
 		Long: `Show machines (vm, vms), the default, or snapshots (snap). Every machine's QEMU is
 asked at that moment; one that does not answer is shown as Unresponsive and
-delays no other.`,
+delays no other.
+
+With -w machines are printed, and then each again when it changes, until the
+command is interrupted. -o json then prints one object per line. A machine that
+is deleted is printed once more with the phase Deleted.`,
 		Example: `  maqet get
   maqet get web -o yaml
   maqet get snap
-  maqet get web -o jsonpath={.status.phase}`,
+  maqet get web -o jsonpath={.status.phase}
+  maqet get -w`,
 		ValidArgsFunction: completeGet(a),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f, err := out.format()
@@ -38,6 +46,12 @@ delays no other.`,
 			if err != nil {
 				return err
 			}
+			if kind == manifest.KindSnapshot && watch {
+				return usagef("-w shows machines; those have their snapshots below .status in -o json and -o yaml")
+			}
+			if watch {
+				return watchMachines(cmd.Context(), a, names, f)
+			}
 			if kind == manifest.KindSnapshot {
 				return getSnapshots(cmd.Context(), a, names, f)
 			}
@@ -45,6 +59,7 @@ delays no other.`,
 		},
 	}
 	out.add(cmd, "wide", "json", "yaml", "name", "jsonpath=TEMPLATE")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on with what changes later, until interrupted")
 	return cmd
 }
 
@@ -123,11 +138,7 @@ func objectOf(v reconcile.View) machineObject {
 }
 
 func getMachines(ctx context.Context, a *app, names []string, f format) error {
-	depth := driver.DepthBrief
-	if f.structured() || f.kind == "wide" {
-		depth = driver.DepthFull
-	}
-	views, err := look(ctx, a, names, depth)
+	views, err := look(ctx, a, names, depthOf(f))
 	if err != nil {
 		return err
 	}
@@ -169,23 +180,30 @@ func look(ctx context.Context, a *app, names []string, depth driver.Depth) ([]re
 }
 
 func printMachines(env environment, views []reconcile.View, wide bool) {
-	header := []string{"NAME", "PHASE", "READY", "CPUS", "MEMORY", "RESTARTS", "UP", "NOTE"}
-	if wide {
-		header = []string{"NAME", "PHASE", "READY", "CPUS", "MEMORY", "RESTARTS", "UP", "PID", "MACHINE", "ACCEL", "QEMU", "OWNER", "NOTE"}
-	}
 	rows := make([][]string, 0, len(views))
 	for _, v := range views {
-		spec, status := specOf(v), v.Status
-		row := []string{
-			v.Machine.Object.Metadata.Name, colorPhase(env, status.Phase), conditionStatus(status, "Ready"),
-			cpusOf(spec, status), memoryOf(spec, status), strconv.Itoa(status.Restarts), uptime(status, time.Now()),
-		}
-		if wide {
-			row = append(row, wideCells(v)...)
-		}
-		rows = append(rows, append(row, noteOf(v)))
+		rows = append(rows, machineRow(env, v, wide))
 	}
-	printTable(env.out, header, rows)
+	printTable(env.out, machineHeader(wide), rows)
+}
+
+func machineHeader(wide bool) []string {
+	if wide {
+		return []string{"NAME", "PHASE", "READY", "CPUS", "MEMORY", "RESTARTS", "UP", "PID", "MACHINE", "ACCEL", "QEMU", "OWNER", "NOTE"}
+	}
+	return []string{"NAME", "PHASE", "READY", "CPUS", "MEMORY", "RESTARTS", "UP", "NOTE"}
+}
+
+func machineRow(env environment, v reconcile.View, wide bool) []string {
+	spec, status := specOf(v), v.Status
+	row := []string{
+		v.Machine.Object.Metadata.Name, colorPhase(env, status.Phase), conditionStatus(status, "Ready"),
+		cpusOf(spec, status), memoryOf(spec, status), strconv.Itoa(status.Restarts), uptime(status, time.Now()),
+	}
+	if wide {
+		row = append(row, wideCells(v)...)
+	}
+	return append(row, noteOf(v))
 }
 
 // specOf is the spec that the process was started with, which may be older than

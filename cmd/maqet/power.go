@@ -192,12 +192,14 @@ func newStop(a *app) *cobra.Command {
 		to        target
 		force     bool
 		untilBoot bool
+		wait      bool
 	)
 	cmd := &cobra.Command{
 		Use: "stop {VM... | --all}", Short: "Stop machines",
 		Long: `Stop machines and wait until they are gone. The guest is asked to power off; when
 its shutdown timeout is over QEMU is told to quit, and at last it is killed. Each
-of these steps is printed. Disks stay.
+of these steps is printed. Disks stay. With --wait=false the first of these steps
+is sent and nothing is waited for; the next apply, stop or watch goes on with it.
 
 A hold is written unless the manifest itself wants the machine stopped, so
 nothing starts it again until "maqet start" or "maqet release". With --until-boot
@@ -211,12 +213,13 @@ before then stands as before: this is how a host that goes down ends its guests.
 				return usagef("--for and --until-boot are two ends of one hold; give one of them")
 			}
 			request := powerRequest{state: manifest.PowerStopped, hold: hold, untilBoot: untilBoot}
-			return setPower(cmd.Context(), a, to, args, request, reconcile.Options{Force: force})
+			return setPower(cmd.Context(), a, to, args, request, reconcile.Options{Force: force, NoWait: !wait})
 		},
 	}
 	hold.add(cmd)
 	cmd.Flags().BoolVar(&force, "force", false, "do not ask the guest; data it has not written yet is lost")
 	cmd.Flags().BoolVar(&to.all, "all", false, "every machine of this state dir")
+	cmd.Flags().BoolVar(&wait, "wait", true, "wait until the machines are gone")
 	cmd.Flags().BoolVar(&untilBoot, "until-boot", false, "end the hold by itself when the host has booted again")
 	return cmd
 }
