@@ -43,10 +43,33 @@ func (e *Engine) CreateSnapshot(ctx context.Context, req SnapshotRequest) (Resul
 		return failed, err
 	}
 	result, err := e.Converge(ctx, req.VM, req.Options)
-	if errors.Is(err, ErrInterrupted) || errors.Is(err, ErrTimedOut) {
-		return result, err
+	if ctx.Err() != nil {
+		return e.leftSnapshot(ctx, req, result, err)
 	}
 	return e.createdSnapshot(ctx, req, result, err)
+}
+
+// leftSnapshot is the end of a creation that was interrupted: the object stays,
+// and whoever converges the machine next takes the snapshot or finishes it.
+func (e *Engine) leftSnapshot(ctx context.Context, req SnapshotRequest, result Result, cause error) (Result, error) {
+	reading, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.Timing.Lock)
+	defer cancel()
+	want, err := e.desired(reading, req.VM)
+	if s := want.snapshot(req.Name); err == nil && s != nil && s.TakenUID != "" {
+		// It was too late to interrupt anything.
+		result.Err = nil
+		return result, nil
+	}
+	why := ErrInterrupted
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		why = ErrTimedOut
+	}
+	result.Err = &Error{
+		Object: "vm/" + req.VM, Op: "create snapshot " + req.Name + " of", Err: errors.Join(why, cause),
+		Detail: "snapshot " + req.Name + " is not taken yet",
+		Hint:   "apply, or maqet release " + req.VM + ", goes on with it; maqet snapshot delete " + req.VM + " " + req.Name + " gives it up",
+	}
+	return result, result.Err
 }
 
 func snapshotExists(name, vm string) error {

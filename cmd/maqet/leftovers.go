@@ -51,11 +51,15 @@ func printResultError(env environment, machine string, err error) {
 		printError(env, err)
 		return
 	}
-	var stopped *reconcile.Error
-	if errors.As(err, &stopped) && stopped.Detail != "" {
-		word += ": " + stopped.Detail
+	if stopped, ok := errors.AsType[*reconcile.Error](err); ok {
+		if stopped.Detail != "" {
+			word += ": " + stopped.Detail
+		}
+		if stopped.Hint != "" {
+			word += "; " + stopped.Hint
+		}
 	}
-	fmt.Fprintf(env.err, "vm/%s %s; run the same command again to go on\n", machine, word)
+	fmt.Fprintf(env.err, "vm/%s %s\n", machine, word)
 }
 
 // printDegraded says why a machine that was waited for is not Ready.

@@ -2,6 +2,7 @@ package qmp
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -21,6 +22,7 @@ type Conn struct {
 	hub  *hub
 
 	writing chan struct{} // held by whoever writes; a channel, so that waiting for it heeds a context
+	idMark  string        // begins every id of this connection
 	lastID  atomic.Uint64
 	late    atomic.Uint64
 	gone    atomic.Pointer[error] // the first write that found the peer gone
@@ -40,6 +42,7 @@ func newConn(nc net.Conn, name string, opt Options) *Conn {
 	c := &Conn{
 		nc: nc, name: name, opt: opt, hub: newHub(opt.EventBuffer),
 		writing:    make(chan struct{}, 1),
+		idMark:     rand.Text()[:idMarkLen] + "-",
 		greeted:    make(chan struct{}),
 		done:       make(chan struct{}),
 		readerDone: make(chan struct{}),
@@ -202,7 +205,12 @@ func (c *Conn) forget(id string) *Call {
 	return call
 }
 
-func (c *Conn) nextID() string { return strconv.FormatUint(c.lastID.Add(1), 10) }
+// idMarkLen is how many random letters begin the ids of a connection.
+const idMarkLen = 8
+
+// nextID is an id that no other connection uses: QEMU finishes the command of a
+// client that has gone, and sends the reply to the client that came next.
+func (c *Conn) nextID() string { return c.idMark + strconv.FormatUint(c.lastID.Add(1), 10) }
 
 // handshake writes qmp_capabilities and the calls in one write, and waits for the
 // greeting and the answer. Any failure ends the connection.

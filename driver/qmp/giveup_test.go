@@ -180,3 +180,40 @@ func TestWait_severalWaiters_oneGivesUpForAll(t *testing.T) {
 	wantErr(t, call.Wait(gone), context.Canceled)
 	wantErr(t, <-other, context.Canceled)
 }
+
+func TestDo_replyToTheClientBefore_isNobodysReply(t *testing.T) {
+	left := make(chan qmptest.Request, 1)
+	path := qmptest.Listen(t, func(p *qmptest.Peer) {
+		p.Handshake()
+		left <- p.Expect("slow")
+		p.Stall()
+	}, func(p *qmptest.Peer) {
+		p.Handshake()
+		next := p.Expect("next")
+		// QEMU has finished what the client before had asked for.
+		p.Reply(<-left, "to the client before")
+		p.Reply(next, "ok")
+		p.Stall()
+	})
+	first, err := qmp.Dial(within(t), path, qmp.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Send(within(t), qmp.NewCall("slow", nil, nil)); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	second, err := qmp.Dial(within(t), path, qmp.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got string
+	if err := second.Do(within(t), "next", nil, &got); err != nil || got != "ok" {
+		t.Errorf("the reply is %q, error %v", got, err)
+	}
+	if err := second.Close(); err != nil {
+		t.Error(err)
+	}
+}
