@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -181,6 +182,46 @@ func TestWatcher_movedFolderGoneMeanwhile_isNoReasonToFallBack(t *testing.T) {
 		pass(100 * time.Millisecond)
 		wantHint(t, w, "the reading failed")
 		wantMode(t, w, ModeListing, "read inotify: invalid argument")
+	})
+}
+
+// TestWatcher_folderMadeBeforeTheWatch_isFound makes a folder at the last moment
+// at which no watch can tell of it: after the look, and before the watch.
+func TestWatcher_folderMadeBeforeTheWatch_isFound(t *testing.T) {
+	k := &kernel{}
+	bubble(t, k, func(t *testing.T, w *Watcher, dir string, _ *journal) {
+		var made error
+		k.limit(func(_ *fakeNotifier, path string) error {
+			if path == dir+"/sub" {
+				made = os.MkdirAll(dir+"/sub/deep/deeper", 0o700)
+			}
+			return nil
+		})
+		do(t, os.Mkdir(dir+"/sub", 0o700))
+		n := k.last(t)
+		n.events <- fsnotify.Event{Name: dir + "/sub", Op: fsnotify.Create}
+		pass(100 * time.Millisecond)
+		wantHint(t, w, "a new folder")
+		do(t, made)
+		if watched := n.WatchList(); !slices.Contains(watched, dir+"/sub/deep/deeper") {
+			t.Errorf("watched: %v", watched)
+		}
+	})
+}
+
+// TestWatcher_nameStandsForAnother_isWatchedAnew tells of a folder replaced by one
+// that cannot be told apart, as when the number of its inode is used again.
+func TestWatcher_nameStandsForAnother_isWatchedAnew(t *testing.T) {
+	k := &kernel{}
+	bubble(t, k, func(t *testing.T, w *Watcher, dir string, _ *journal) {
+		n := k.last(t)
+		before := n.addedSoFar()
+		n.events <- fsnotify.Event{Name: dir, Op: fsnotify.Create}
+		pass(100 * time.Millisecond)
+		wantHint(t, w, "a replaced folder")
+		if got := n.addedSoFar() - before; got != 1 {
+			t.Errorf("%d watches made, want that of the folder", got)
+		}
 	})
 }
 
