@@ -135,3 +135,28 @@ func TestAdmit_moreThanTheHostHas_warns(t *testing.T) {
 		})
 	}
 }
+
+func TestAdmit_conflicts_nameTheObjectsInThem(t *testing.T) {
+	mac := `nics: [{name: lan, user: {}, mac: "52:54:00:00:00:01"}]`
+	vm := func(name string) ObjectKey { return ObjectKey{KindVirtualMachine, name} }
+	tests := []struct {
+		name, text string
+		want       []ObjectKey
+	}{
+		{"one address", vmText("a", mac) + vmText("b", mac), []ObjectKey{vm("b"), vm("a")}},
+		{"one port in one machine", vmText("a", `nics: [{name: lan, user: {forward: ["tcp::80:1", "tcp::80:2"]}}]`), []ObjectKey{vm("a")}},
+		{"one name", vmText("a", "serial: {}") + vmText("a", "serial: {}"), []ObjectKey{vm("a")}},
+		{"snapshot of nothing", vmText("a", "serial: {}") + snapText("s", "b"), []ObjectKey{{KindSnapshot, "s"}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			found := Admit(objectsOf(t, tt.text), nil, HostFacts{})
+			if len(found) != 1 {
+				t.Fatalf("faults: %v", found)
+			}
+			if diff := cmp.Diff(tt.want, found[0].Conflict); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}

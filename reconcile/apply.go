@@ -32,7 +32,7 @@ func (e *Engine) Apply(ctx context.Context, set *manifest.Set, opt ApplyOptions)
 	names := a.names()
 	results := make([]Result, len(names))
 	happened := a.events(e)
-	each(len(names), maxLooking, func(i int) {
+	each(len(names), func(i int) {
 		results[i] = e.applyOne(ctx, a.desired(names[i]), opt, happened[names[i]])
 	})
 	report := Report{Objects: a.objects}
@@ -155,7 +155,7 @@ func (e *Engine) Plan(ctx context.Context, set *manifest.Set, opt ApplyOptions) 
 	report := PlanReport{Owner: a.owner, Objects: a.objects, Class: ClassNone, Empty: true}
 	names := a.names()
 	report.Machines = make([]MachineForecast, len(names))
-	each(len(names), maxLooking, func(i int) { report.Machines[i] = e.forecast(ctx, a, names[i], opt) })
+	each(len(names), func(i int) { report.Machines[i] = e.forecast(ctx, a, names[i], opt) })
 	for _, m := range report.Machines {
 		report.Class = dearer(report.Class, m.Class)
 		report.Empty = report.Empty && m.Empty()

@@ -54,7 +54,10 @@ func TestApply_besideWatch_refusesOtherContentOfItsObjects(t *testing.T) {
 				if !errors.Is(err, tt.want) {
 					t.Fatalf("error %v, want %v", err, tt.want)
 				}
-				if err != nil && !(strings.Contains(err.Error(), "pid 42") && strings.Contains(err.Error(), "maqet hold")) {
+				if err == nil {
+					return
+				}
+				if !strings.Contains(err.Error(), "pid 42") || !strings.Contains(err.Error(), "maqet hold") {
 					t.Errorf("the error tells neither who nor what to do: %v", err)
 				}
 			})

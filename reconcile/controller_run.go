@@ -35,8 +35,10 @@ func (c *Controller) Run(ctx context.Context) error {
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.engine.cfg.Timing.Lock)
 		defer cancel()
 		if err := c.memory.retry(last); err != nil {
-			return &Error{Object: c.cfg.Options.Owner, Op: "watch", Err: err, Detail: "what happened last is not remembered",
-				Hint: "make room in the state dir"}
+			return &Error{
+				Object: c.cfg.Options.Owner, Op: "watch", Err: err, Detail: "what happened last is not remembered",
+				Hint: "make room in the state dir",
+			}
 		}
 	}
 	return nil
@@ -164,10 +166,9 @@ func (c *Controller) condition(kind, reason, message string) {
 	c.mu.Lock()
 	old, was := c.conditions[kind]
 	now := c.engine.cfg.Now()
-	switch {
-	case reason == "":
+	if reason == "" {
 		delete(c.conditions, kind)
-	default:
+	} else {
 		next := state.Condition{Type: kind, Status: "True", Reason: reason, Message: message, LastTransitionTime: now}
 		if was {
 			next.LastTransitionTime = old.LastTransitionTime

@@ -39,8 +39,9 @@ func controlled(t *testing.T, names []string, opt ApplyOptions, test func(w *sim
 	})
 }
 
+// passes lets time pass, and everything happen that is due then.
 func (w *simWorld) passes(d time.Duration) {
-	time.Sleep(d)
+	after(w.t.Context(), d)
 	synctest.Wait()
 }
 

@@ -183,7 +183,7 @@ func (e *Engine) Views(ctx context.Context, names []string, depth driver.Depth) 
 	}
 	views := make([]View, len(all))
 	watched := e.live(ctx) != nil
-	each(len(all), maxLooking, func(i int) { views[i] = e.look(ctx, all[i], depth, watched) })
+	each(len(all), func(i int) { views[i] = e.look(ctx, all[i], depth, watched) })
 	return views, ctx.Err()
 }
 
@@ -244,10 +244,10 @@ func (e *Engine) lock(ctx context.Context, name string) (func(), error) {
 	return unlock, nil
 }
 
-// each calls do for 0 to n-1, at most so many at once, and returns when all have.
-func each(n, most int, do func(i int)) {
+// each calls do for 0 to n-1, maxLooking at once, and returns when all have.
+func each(n int, do func(i int)) {
 	var wg sync.WaitGroup
-	slots := make(chan struct{}, most)
+	slots := make(chan struct{}, maxLooking)
 	for i := range n {
 		slots <- struct{}{}
 		wg.Go(func() {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"testing/synctest"
 	"time"
 
 	"github.com/maqet/maqet/driver"
@@ -44,8 +43,7 @@ func (w *simWorld) elapse() {
 	case 1, 2:
 		most = time.Minute
 	}
-	time.Sleep(1 + time.Duration(w.rnd.Int64N(int64(most))))
-	synctest.Wait()
+	w.passes(1 + time.Duration(w.rnd.Int64N(int64(most))))
 }
 
 // check holds the records to what the folder has said.
@@ -53,7 +51,7 @@ func (w *simWorld) check() {
 	now := time.Now()
 	records := w.records()
 	for name, m := range records {
-		if _, times := w.declared(name); times > 0 {
+		if w.declared(name) {
 			delete(w.absent, name)
 		} else if w.absent[name].IsZero() {
 			w.absent[name] = now
@@ -399,8 +397,7 @@ func (w *simWorld) calms() {
 	}
 	nudge(w.changes)
 	w.people.Wait()
-	time.Sleep(45 * time.Minute)
-	synctest.Wait()
+	w.passes(45 * time.Minute)
 	w.check()
 }
 
@@ -428,14 +425,13 @@ func (w *simWorld) converged() {
 func (w *simWorld) convergedMachine(name string, m *state.Machine, obs driver.Observed) {
 	now := time.Now()
 	power := EffectivePower(m, now)
-	_, times := w.declared(name)
 	held := activeHold(m, now) != nil && m.Hold.PowerState == ""
 	guard := w.opt.Prune && !w.opt.PruneAll
 	switch {
 	case m.Deleting != nil && !held:
 		w.breaks("%s is to be deleted and still there", name)
 		return
-	case times == 0 && w.opt.Prune && !guard && !held:
+	case !w.declared(name) && w.opt.Prune && !guard && !held:
 		w.breaks("%s is declared nowhere and was not pruned", name)
 		return
 	case held:

@@ -101,8 +101,8 @@ func (p *simProcess) kill(in int) {
 }
 
 // record is what the controller knows of a machine, stored or not.
-func (p *simProcess) record(name string) Desired {
-	want, err := p.controller.engine.desired(context.Background(), name)
+func (p *simProcess) record(ctx context.Context, name string) Desired {
+	want, err := p.controller.engine.desired(ctx, name)
 	if err != nil {
 		return Desired{}
 	}
@@ -127,9 +127,9 @@ func (w *simWorld) breaks(format string, args ...any) {
 }
 
 // lawful holds a call of the controller to what it knows.
-func (p *simProcess) lawful(call, name string) {
+func (p *simProcess) lawful(ctx context.Context, call, name string) {
 	p.w.log("controller: %s %s", call, name)
-	want, now := p.record(name), time.Now()
+	want, now := p.record(ctx, name), time.Now()
 	m, obs := want.Machine, p.obs(name)
 	if m == nil {
 		p.w.breaks("%s of %s, of which nothing is remembered", call, name)
@@ -190,17 +190,17 @@ func (p *simProcess) lawfulStart(m *state.Machine, power manifest.PowerState, no
 	}
 }
 
-func (p *simProcess) do(call, name string, act func() error) error {
+func (p *simProcess) do(ctx context.Context, call, name string, act func() error) error {
 	if err := p.alive(); err != nil {
 		return err
 	}
-	p.lawful(call, name)
+	p.lawful(ctx, call, name)
 	return act()
 }
 
 func (p *simProcess) Start(ctx context.Context, req driver.StartRequest) error {
 	name := req.VM.Metadata.Name
-	return p.do("start", name, func() error {
+	return p.do(ctx, "start", name, func() error {
 		err := p.simHost.Start(ctx, req)
 		if err != nil && err.Error() == "a second QEMU" {
 			p.w.breaks("a second QEMU of %s", name)
@@ -210,15 +210,15 @@ func (p *simProcess) Start(ctx context.Context, req driver.StartRequest) error {
 }
 
 func (p *simProcess) Powerdown(ctx context.Context, name string) error {
-	return p.do("powerdown", name, func() error { return p.simHost.Powerdown(ctx, name) })
+	return p.do(ctx, "powerdown", name, func() error { return p.simHost.Powerdown(ctx, name) })
 }
 
 func (p *simProcess) Quit(ctx context.Context, name string) error {
-	return p.do("quit", name, func() error { return p.simHost.Quit(ctx, name) })
+	return p.do(ctx, "quit", name, func() error { return p.simHost.Quit(ctx, name) })
 }
 
 func (p *simProcess) Kill(ctx context.Context, name string) error {
-	return p.do("kill", name, func() error { return p.simHost.Kill(ctx, name) })
+	return p.do(ctx, "kill", name, func() error { return p.simHost.Kill(ctx, name) })
 }
 
 func (p *simProcess) SetPaused(ctx context.Context, name string, paused bool) error {
@@ -226,12 +226,12 @@ func (p *simProcess) SetPaused(ctx context.Context, name string, paused bool) er
 	if paused {
 		call = "pause"
 	}
-	return p.do(call, name, func() error { return p.simHost.SetPaused(ctx, name, paused) })
+	return p.do(ctx, call, name, func() error { return p.simHost.SetPaused(ctx, name, paused) })
 }
 
 func (p *simProcess) Forget(ctx context.Context, name string, deleteDisks bool) (kept string, err error) {
-	err = p.do("forget", name, func() error {
-		m := p.record(name).Machine
+	err = p.do(ctx, "forget", name, func() error {
+		m := p.record(ctx, name).Machine
 		if deleteDisks && m != nil && !m.Deleting.DeleteDisks && m.Object.Spec.OnDelete.Disks != manifest.DisksDelete {
 			p.w.breaks("the disks of %s are deleted without a word", name)
 		}
@@ -268,7 +268,7 @@ func (p *simProcess) ClearRun(ctx context.Context, name string) error {
 
 func (p *simProcess) CreateDisk(ctx context.Context, vm *manifest.VirtualMachine, disk string) error {
 	name := vm.Metadata.Name
-	return p.do("create-disk", name, func() error {
+	return p.do(ctx, "create-disk", name, func() error {
 		if p.obs(name).Files[disk].Exists {
 			p.w.breaks("disk %s of %s is made a second time", disk, name)
 		}
@@ -278,7 +278,7 @@ func (p *simProcess) CreateDisk(ctx context.Context, vm *manifest.VirtualMachine
 
 func (p *simProcess) TakeSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) error {
 	name := vm.Metadata.Name
-	return p.do("snapshot", name, func() error {
+	return p.do(ctx, "snapshot", name, func() error {
 		if _, exists := p.obs(name).Snapshots[req.Tag]; exists {
 			p.w.breaks("snapshot %s of %s is taken a second time", req.Tag, name)
 		}
@@ -287,13 +287,13 @@ func (p *simProcess) TakeSnapshot(ctx context.Context, vm *manifest.VirtualMachi
 }
 
 func (p *simProcess) FinishSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) error {
-	return p.do("finish-snapshot", vm.Metadata.Name, func() error { return p.simHost.FinishSnapshot(ctx, vm, obs, req) })
+	return p.do(ctx, "finish-snapshot", vm.Metadata.Name, func() error { return p.simHost.FinishSnapshot(ctx, vm, obs, req) })
 }
 
 func (p *simProcess) DeleteSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, tag string) error {
 	name := vm.Metadata.Name
-	return p.do("delete-snapshot", name, func() error {
-		s := p.record(name).snapshot(tag)
+	return p.do(ctx, "delete-snapshot", name, func() error {
+		s := p.record(ctx, name).snapshot(tag)
 		if s == nil || s.Deleting == nil || s.Object.Spec.OnDelete != manifest.SnapshotDelete {
 			p.w.breaks("the data of snapshot %s of %s is deleted without a word", tag, name)
 		}
@@ -447,15 +447,14 @@ func (w *simWorld) loadSnapshots(machines map[string]*manifest.Object) (objects 
 	return objects, faults, nil
 }
 
-// declared is the machine as the files have it, broken ones as they were.
-func (w *simWorld) declared(name string) (vm *manifest.VirtualMachine, times int) {
-	for _, file := range slices.Sorted(maps.Keys(w.files)) {
-		if v := w.files[file].vms[name]; v != nil {
-			vm = v
-			times++
+// declared tells whether any file, broken ones as they were, has the machine.
+func (w *simWorld) declared(name string) bool {
+	for _, f := range w.files {
+		if f.vms[name] != nil {
+			return true
 		}
 	}
-	return vm, times
+	return false
 }
 
 // newSimWorld is a world without machines, in which nothing happens yet.

@@ -16,7 +16,7 @@ func (e *Engine) StopAll(ctx context.Context, opt Options) ([]Result, error) {
 	}
 	opt.Stop = true
 	results := make([]Result, len(views))
-	each(len(views), maxLooking, func(i int) {
+	each(len(views), func(i int) {
 		name := views[i].Machine.Object.Metadata.Name
 		r, err := e.Converge(ctx, name, opt)
 		r.Machine, r.Err = name, err

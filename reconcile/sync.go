@@ -54,6 +54,10 @@ func (e *Engine) Sync(ctx context.Context, set *manifest.Set, faults manifest.Er
 		if err != nil {
 			return SyncReport{}, err
 		}
+		events := a.events(e)
+		for _, name := range slices.Sorted(maps.Keys(events)) {
+			e.journal(ctx, events[name])
+		}
 	}
 	return a.report(), nil
 }

@@ -93,8 +93,7 @@ func (l WatchLock) Live(context.Context) (*LiveWatch, error) {
 		}
 		return nil, nil //nolint:nilnil // Nothing is what there is.
 	}
-	var held *filelock.HeldError
-	if !errors.As(err, &held) {
+	if _, held := errors.AsType[*filelock.HeldError](err); !held {
 		return nil, fmt.Errorf("look for a watch: %w", err)
 	}
 	w := &LiveWatch{}

@@ -67,7 +67,7 @@ func TestWatchLock_holderWasKilled_isNoWatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The kernel frees a lock, nobody removes the file.
-	if err := os.WriteFile(l.Layout.Controller(), text, 0o600); err != nil {
+	if err := os.WriteFile(l.Layout.Controller(), text, 0o600); err != nil { //nolint:gosec // a file in a folder of the test's own.
 		t.Fatal(err)
 	}
 	if live, err := l.Live(t.Context()); live != nil || err != nil {
