@@ -43,6 +43,9 @@ type Observed struct {
 	// PID and StartedAt are of the process; zero when Absent.
 	PID       int
 	StartedAt time.Time
+	// Cgroup is the control group of the process: its own scope, where systemd gave it
+	// one, or that of whoever started it. It is looked at only in depth.
+	Cgroup string
 	// Guest is what QMP said; nil unless Alive.
 	Guest *Guest
 	// Launched is the launch record; nil when there is none.

@@ -18,6 +18,8 @@ test) needs+='
 gcc                gcc
 git                git
 ip                 iproute2
+dbus-daemon        dbus-daemon
+useradd            passwd
 systemd-analyze    systemd
 ' ;;
 *)

@@ -38,9 +38,11 @@ type Status struct {
 	Restarts           int               `json:"restarts"`
 	// Failures counts the ends in a row that were failures; NextTry is when a
 	// watch starts the machine again.
-	Failures        int                `json:"failures,omitempty"`
-	NextTry         time.Time          `json:"nextTry,omitzero"`
-	StartedAt       time.Time          `json:"startedAt,omitzero"`
+	Failures  int       `json:"failures,omitempty"`
+	NextTry   time.Time `json:"nextTry,omitzero"`
+	StartedAt time.Time `json:"startedAt,omitzero"`
+	// Cgroup is the control group of the process; empty when it was only looked at briefly.
+	Cgroup          string             `json:"cgroup,omitempty"`
 	Observed        *ObservedStatus    `json:"observed,omitempty"`
 	Snapshots       []SnapshotStatus   `json:"snapshots"`
 	LastTermination *state.Termination `json:"lastTermination,omitempty"`

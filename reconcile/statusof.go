@@ -20,7 +20,7 @@ func StatusOf(want Desired, obs driver.Observed, plan Plan, now time.Time) Statu
 }
 
 func statusOf(want Desired, obs driver.Observed, plan Plan, opt Options, now time.Time) Status {
-	s := Status{PID: obs.PID, StartedAt: obs.StartedAt}
+	s := Status{PID: obs.PID, StartedAt: obs.StartedAt, Cgroup: obs.Cgroup}
 	s.Phase, s.Reason = phaseOf(want.Machine, &obs, opt, now)
 	rec := want.Machine
 	s.UID = machineUID(rec, &obs)

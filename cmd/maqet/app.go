@@ -84,7 +84,7 @@ func (a *app) rooms() (*rooms, error) {
 	})
 	r.prober = qemu.NewProber(where, table, r.locks)
 	r.images = disk.New(disk.Config{Timing: table, Log: r.log})
-	r.driver = qemu.New(qemu.Config{Layout: where, Timing: table, Locks: r.locks, Prober: r.prober, Images: r.images, Log: r.log, Who: r.who})
+	r.driver = qemu.New(qemu.Config{Layout: where, Timing: table, Locks: r.locks, Prober: r.prober, Images: r.images, Log: r.log, Who: r.who, Bus: qemu.FindBus(a.env.getenv, a.env.uid == 0)})
 	a.built = r
 	return r, nil
 }

@@ -76,6 +76,7 @@ func describeMachine(env environment, v reconcile.View) {
 	top.add("Wanted", string(m.Object.Spec.PowerState))
 	if s.PID != 0 {
 		top.add("Process", fmt.Sprintf("pid %d, up %s, since %s", s.PID, shortDuration(time.Since(s.StartedAt)), timeCell(s.StartedAt)))
+		top.add("Cgroup", s.Cgroup)
 	}
 	top.add("Restarts", strconv.Itoa(s.Restarts))
 	if s.Hold != nil {

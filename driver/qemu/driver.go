@@ -36,6 +36,8 @@ type Config struct {
 	// Who is written into records that name who began something, such as "apply
 	// (pid 4711, root)".
 	Who string
+	// Bus is where systemd is asked for scopes; the zero value asks nobody.
+	Bus Bus
 }
 
 // Driver starts, adopts, observes and changes the QEMU processes of one host.
@@ -48,6 +50,7 @@ type Driver struct {
 	images *disk.Images
 	log    *slog.Logger
 	who    string
+	bus    Bus
 
 	proc     procfs
 	scanner  *scanner
@@ -67,7 +70,7 @@ func New(cfg Config) *Driver {
 	}
 	d := &Driver{
 		layout: cfg.Layout, timing: cfg.Timing, locks: cfg.Locks, prober: cfg.Prober, images: cfg.Images,
-		log: log, who: cfg.Who, now: time.Now,
+		log: log, who: cfg.Who, bus: cfg.Bus, now: time.Now,
 		proc: procfs{"/proc"}, children: newChildren(), helpers: bridgeHelpers(),
 	}
 	d.scanner = &scanner{proc: d.proc}

@@ -87,9 +87,12 @@ func (d *Driver) start(ctx context.Context, req driver.StartRequest) (int, error
 	if err := l.exec(ctx); err != nil {
 		return 0, errors.Join(err, d.removeRun(name))
 	}
+	scope := d.beginScope(ctx, name, l.child.pid)
 	if err := l.confirm(ctx); err != nil {
+		scope.abandon()
 		return 0, l.fail(ctx, err)
 	}
+	scope.end()
 	return l.child.pid, nil
 }
 

@@ -100,6 +100,9 @@ func (o *observation) judge(ctx context.Context, l *look) (again bool) {
 	case standingOurs, standingLost:
 	}
 	o.PID, o.StartedAt = l.process.pid, startedAt(l.process.start, o.At)
+	if o.depth == driver.DepthFull {
+		o.Cgroup = o.driver.proc.cgroup(o.PID)
+	}
 	return o.ask(ctx, l)
 }
 

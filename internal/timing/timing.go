@@ -20,6 +20,8 @@ type Table struct {
 	// Look is how long wait and get -w go on without looking again at what tells
 	// of no change by itself, such as a guest that somebody paused by QMP.
 	Look time.Duration `flag:"look"`
+	// Bus is how long systemd may take to give a new QEMU a scope of its own.
+	Bus time.Duration `flag:"bus"`
 	// Start is how long a new QEMU may take until it answers query-status.
 	Start time.Duration `flag:"start"`
 	// Shutdown is how long a guest may take to power off (key shutdown.timeout).
@@ -58,6 +60,7 @@ func Default() Table {
 		Connect:  time.Second,
 		Events:   time.Second,
 		Look:     2 * time.Second,
+		Bus:      3 * time.Second,
 		Start:    30 * time.Second,
 		Shutdown: 60 * time.Second,
 		Quit:     10 * time.Second,
