@@ -25,7 +25,9 @@ spec:
 `
 
 // endless are the commands that only an interruption ends.
-func endless(line string) bool { return strings.HasSuffix(line, " -f") || strings.HasSuffix(line, " -w") || watches(line) }
+func endless(line string) bool {
+	return strings.HasSuffix(line, " -f") || strings.HasSuffix(line, " -w") || watches(line)
+}
 
 // watches tells a command whose end by interruption is its regular one.
 func watches(line string) bool { return strings.HasPrefix(line, "maqet watch ") }
