@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/maqet/maqet/driver"
@@ -56,7 +57,11 @@ func (c *Controller) listen(ctx context.Context, r *run) {
 // watch listens to one process until it ends or cannot be listened to.
 func (c *Controller) watch(ctx context.Context, name string, s *supervised) {
 	began := c.engine.cfg.Now()
-	err := c.cfg.Watcher.Watch(ctx, name, func(driver.Hint) { c.hinted(name, s) })
+	err := c.cfg.Watcher.Watch(ctx, name, func(h driver.Hint) {
+		if !idle(h) {
+			c.hinted(name, s)
+		}
+	})
 	if ctx.Err() != nil {
 		return
 	}
@@ -78,6 +83,17 @@ func (c *Controller) watch(ctx context.Context, name string, s *supervised) {
 	c.queue.Add(name)
 	if !after.IsZero() {
 		c.queue.AddAfter(name, after.Sub(now))
+	}
+}
+
+// idle tells of an event that concerns nothing that is looked at, and that some
+// guests make QEMU tell all the time.
+func idle(h driver.Hint) bool {
+	switch h.Kind {
+	case "RTC_CHANGE", "BALLOON_CHANGE", "NIC_RX_FILTER_CHANGED", "VSERPORT_CHANGE", "MEMORY_DEVICE_SIZE_CHANGE":
+		return true
+	default:
+		return strings.HasPrefix(h.Kind, "VNC_") || strings.HasPrefix(h.Kind, "SPICE_")
 	}
 }
 

@@ -145,7 +145,10 @@ func (f *follower) say(set *manifest.Set, faults manifest.Errors, report SyncRep
 	news := strings.Join(words, "\n") != strings.Join(f.faults, "\n")
 	f.faults, f.synced = words, f.engine.cfg.Now()
 	f.mu.Unlock()
-	if news && len(words) > 0 {
+	switch {
+	case news && len(words) == 0:
+		f.log.Info("the manifests are good again")
+	case news:
 		f.log.Error("manifests are at fault; what was good before is kept", "faults", words)
 	}
 	reason, message := "", ""

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -126,11 +127,17 @@ func (s *objectSync) broken(file string) string {
 		return why
 	}
 	for at, why := range s.files {
-		if strings.HasPrefix(file, strings.TrimSuffix(at, "/")+"/") {
+		if strings.HasPrefix(file, strings.TrimSuffix(at, "/")+"/") || sameFile(at, file) {
 			return why
 		}
 	}
 	return ""
+}
+
+// sameFile tells whether a name that somebody gave relative to another folder
+// is most likely that of a file which is known by its whole path.
+func sameFile(whole, given string) bool {
+	return filepath.IsAbs(whole) && !filepath.IsAbs(given) && strings.HasSuffix(whole, "/"+filepath.Clean(given))
 }
 
 // mark notes in the records which manifests are at fault, and which no longer.
