@@ -73,6 +73,20 @@
 // two never clash: "maqet.port.3", "maqet.qmp", "root.file", "lan.net". A disk's
 // format node and its drive are called like the disk, a network card like the nic.
 //
+// # How QEMU is confined
+//
+// Each QEMU runs in a session of its own, with umask 077, with no descriptor but those
+// made for it, and as the user of emulator.runAs, who is set before exec. That user
+// owns the run dir then, so what lies there is believed only when it is maqet's own
+// file, and links are not followed. Where systemd answers, it puts QEMU into a scope,
+// which outlives the unit or the session that maqet runs in.
+//
+// # How an end is told
+//
+// What a process leaves behind shows whether its end was orderly. Who brought it about
+// QEMU says only to whoever is connected, so [Driver.Watch] writes it down beside the
+// sockets, and every later look finds it.
+//
 // # Caveats
 //
 // A serial probe looks at single lines. What is rotated away before anybody looked
