@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -77,6 +78,8 @@ type watcher struct {
 	missed atomic.Bool
 	// said is the last reason that was logged for not being connected.
 	said string
+	// woken tells that the process was sent a signal to go on ending.
+	woken bool
 }
 
 // tell passes a hint on, and never waits.
@@ -101,6 +104,9 @@ func (w *watcher) run(ctx context.Context) error {
 		err := w.session(alive)
 		if err == nil {
 			wait = firstTry
+		}
+		if errors.Is(err, context.DeadlineExceeded) {
+			w.finishOld(alive)
 		}
 		w.complain(alive, err)
 		_ = pause(alive, wait) // its end is the loop's
@@ -143,7 +149,7 @@ func (w *watcher) session(alive context.Context) error {
 	}
 	w.tell(driver.HintConnected)
 	notes := d.newNotes(w.name, w.look.launched)
-	w.listen(alive, conn.Subscribe(), notes)
+	w.listen(alive, conn, notes)
 	// A QEMU that ends lets go of its socket first.
 	if err := pause(alive, d.timing.Greeting); err == nil || !w.look.process.exited() {
 		return nil
@@ -153,10 +159,11 @@ func (w *watcher) session(alive context.Context) error {
 }
 
 // listen passes on what QEMU says until the connection or the process has ended.
-func (w *watcher) listen(alive context.Context, events *qmp.Subscription, notes *notes) {
+func (w *watcher) listen(alive context.Context, conn *qmp.Conn, notes *notes) {
+	events := conn.Subscribe()
 	var lost uint64
 	done := alive.Done()
-	var deadline <-chan time.Time
+	var deadline, late <-chan time.Time
 	for {
 		select {
 		case <-done:
@@ -167,6 +174,8 @@ func (w *watcher) listen(alive context.Context, events *qmp.Subscription, notes 
 			done, deadline = nil, time.After(w.driver.timing.Greeting)
 		case <-deadline:
 			return
+		case <-late:
+			w.finish(alive, conn)
 		case e, ok := <-events.C():
 			if !ok {
 				return
@@ -177,6 +186,9 @@ func (w *watcher) listen(alive context.Context, events *qmp.Subscription, notes 
 			}
 			w.complain(alive, notes.event(e))
 			w.tell(e.Name)
+			if e.Name == eventShutdown {
+				late = w.ending()
+			}
 		}
 	}
 }
