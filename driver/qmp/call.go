@@ -152,7 +152,7 @@ func (c *Call) encode() ([]byte, error) {
 	if err := checkText(line); err != nil {
 		return nil, fmt.Errorf("qmp %s: %w", c.Command, err)
 	}
-	return append(line, '\r', '\n'), nil
+	return append(line, '\n'), nil
 }
 
 // encodeArgs returns args as a JSON object, or nothing for a nil map or pointer.

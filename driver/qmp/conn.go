@@ -42,7 +42,7 @@ func newConn(nc net.Conn, name string, opt Options) *Conn {
 	c := &Conn{
 		nc: nc, name: name, opt: opt, hub: newHub(opt.EventBuffer),
 		writing:    make(chan struct{}, 1),
-		idMark:     rand.Text()[:idMarkLen] + "-",
+		idMark:     rand.Text()[:idMarkLen],
 		greeted:    make(chan struct{}),
 		done:       make(chan struct{}),
 		readerDone: make(chan struct{}),
@@ -205,8 +205,11 @@ func (c *Conn) forget(id string) *Call {
 	return call
 }
 
-// idMarkLen is how many random letters begin the ids of a connection.
-const idMarkLen = 8
+// idMarkLen is how many random letters begin the ids of a connection. QEMU 7.2
+// reads its monitor a byte per turn of its main loop, about 8 µs each, so ids are
+// short; three letters of 32 tell a stranger's reply from ours 32,767 times of
+// 32,768, and strangers' replies are rare to begin with.
+const idMarkLen = 3
 
 // nextID is an id that no other connection uses: QEMU finishes the command of a
 // client that has gone, and sends the reply to the client that came next.
