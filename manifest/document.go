@@ -330,7 +330,7 @@ func machinePlaces(vm *VirtualMachine) []string {
 func hostPlaces(vm *VirtualMachine) []string {
 	var places []string
 	if e := vm.Spec.Emulator; e != nil {
-		places = append(places, "spec.emulator.binary")
+		places = append(places, "spec.emulator.binary", "spec.emulator.runAs")
 		for i := range e.Accelerators {
 			places = append(places, fmt.Sprintf("spec.emulator.accelerators[%d]", i))
 		}
