@@ -138,3 +138,46 @@ func TestApply_recordOfAnOlderMaqet_changesNothing(t *testing.T) {
 		}
 	})
 }
+
+func TestApply_heldWhileLookedAt_planIsVoid(t *testing.T) {
+	inWorld(t, func(w *world) {
+		said := false
+		w.host.observed = func(name string) {
+			if said {
+				return
+			}
+			said = true
+			err := w.store.Update(w.Context(), func(tx Tx) error {
+				m, err := tx.Machine(name)
+				if err != nil {
+					return err
+				}
+				m.Hold = &state.Hold{Who: "ann", Since: t0, Generation: m.Generation}
+				return tx.PutMachine(m)
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		report := w.apply(ApplyOptions{}, newVM("web"))
+		w.expectCalls()
+		if !report.Pending || report.Results[0].Plan.Held == nil {
+			t.Errorf("report: %+v", report)
+		}
+	})
+}
+
+func TestApply_deletedWhileLookedAt_isGone(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.host.observed = func(name string) {
+			if err := w.store.Update(w.Context(), func(tx Tx) error { return tx.DeleteMachine(name) }); err != nil {
+				t.Error(err)
+			}
+		}
+		report := w.apply(ApplyOptions{}, newVM("web"))
+		w.expectCalls()
+		if !report.Results[0].Gone {
+			t.Errorf("report: %+v", report)
+		}
+	})
+}

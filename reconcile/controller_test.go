@@ -431,3 +431,19 @@ func TestController_gone_isMadeAgainWhenStillDeclared(t *testing.T) {
 		}
 	})
 }
+
+func TestController_stepFails_isTriedAgainLaterEachTime(t *testing.T) {
+	controlled(t, nil, ApplyOptions{}, func(w *simWorld) {
+		w.host.set(func() { w.host.fail["a create root"] = errors.New("permission denied") })
+		w.put("a.yaml", newVM("a"))
+		for i, at := range []time.Duration{0, 1, 2, 4, 8} {
+			w.passes(at*time.Second + 50*time.Millisecond)
+			if n := w.count("a create root"); n != i+1 {
+				t.Fatalf("%d tries, want %d", n, i+1)
+			}
+		}
+		w.host.set(func() { clear(w.host.fail) })
+		w.passes(20 * time.Second)
+		w.expectRuns("a")
+	})
+}

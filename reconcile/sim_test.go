@@ -7,11 +7,11 @@ import (
 )
 
 // The size of the simulation: simSeeds worlds of simSteps steps each, so 6,000
-// steps by default and 120,000 with MAQET_SOAK=1.
+// steps by default and 104,000 with MAQET_SOAK=1.
 const (
 	simSteps     = 400
 	simSeeds     = 15
-	simSoakSeeds = 300
+	simSoakSeeds = 260
 )
 
 // TestController_simulatedWorld_keepsTheLaws lets everything happen to a host

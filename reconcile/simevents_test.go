@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/internal/timing"
 	"github.com/maqet/maqet/manifest"
 	"github.com/maqet/maqet/state"
 )
@@ -26,6 +27,57 @@ func (w *simWorld) step() {
 	name := names[w.rnd.IntN(len(names))]
 	w.log("event: %s", name)
 	events[name]()
+	w.noteFolder()
+}
+
+// noteFolder notes since when the folder says what it says now.
+func (w *simWorld) noteFolder() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	turn := func(is bool, on, off *time.Time) {
+		if is && !on.After(*off) {
+			*on = now
+		}
+		if !is && !off.After(*on) {
+			*off = now
+		}
+	}
+	complete := !w.gone
+	seen := map[string]int{}
+	for _, f := range w.files {
+		complete = complete && !f.broken
+		for name := range f.vms {
+			seen[name]++
+			complete = complete && seen[name] == 1
+		}
+	}
+	turn(complete, &w.whole, &w.partial)
+	for i := range w.made {
+		name := fmt.Sprintf("m%d", i+1)
+		present, absent := w.present[name], w.absent[name]
+		turn(seen[name] > 0, &present, &absent)
+		w.present[name], w.absent[name] = present, absent
+	}
+}
+
+// lawfulPrune holds a prune to what the folder said when it was decided.
+func (w *simWorld) lawfulPrune(name string, at time.Time) {
+	if w.pruned[name].Equal(at) {
+		return
+	}
+	w.pruned[name] = at
+	missed := timing.Default().Absence
+	switch {
+	case !w.opt.Prune:
+		w.breaks("%s is pruned, which nobody allowed", name)
+	case w.absent[name].IsZero() || at.Sub(w.absent[name]) < missed:
+		w.breaks("%s is pruned, absent since %s", name, w.absent[name])
+	case w.present[name].After(w.absent[name]) && w.present[name].Before(at):
+		w.breaks("%s is pruned, present since %s", name, w.present[name])
+	case w.partial.After(w.whole) && w.partial.Before(at):
+		w.breaks("%s is pruned by a listing that is incomplete since %s", name, w.partial)
+	}
 }
 
 func (p *simProcess) isDead() bool {
@@ -48,16 +100,10 @@ func (w *simWorld) elapse() {
 
 // check holds the records to what the folder has said.
 func (w *simWorld) check() {
-	now := time.Now()
 	records := w.records()
 	for name, m := range records {
-		if w.declared(name) {
-			delete(w.absent, name)
-		} else if w.absent[name].IsZero() {
-			w.absent[name] = now
-		}
-		if d := m.Deleting; d != nil && d.Prune && !m.Undeclared {
-			w.breaks("%s is pruned, but was not missed before", name)
+		if d := m.Deleting; d != nil && d.Prune {
+			w.lawfulPrune(name, d.Since)
 		}
 	}
 	for name, obs := range w.observations() {
@@ -252,7 +298,8 @@ func (w *simWorld) events() map[string]func() {
 		"io-error":  func() { w.runState([]string{runRunning}, runIOError) },
 		"panicked":  func() { w.runState([]string{runRunning}, runGuestPanicked) },
 		"hang":      func() { name := w.pick(); w.host.set(func() { w.host.hung[name] = true }) },
-		"answers":   func() { w.host.set(func() { clear(w.host.hung) }) },
+		"slow":      func() { name := w.pick(); w.host.set(func() { w.host.slow[name] = true }) },
+		"answers":   func() { w.host.set(func() { clear(w.host.hung); clear(w.host.slow) }) },
 		"deaf":      func() { name := w.pick(); w.host.set(func() { w.host.deaf[name] = !w.host.deaf[name] }) },
 		"start fails": func() {
 			name := w.pick()
@@ -384,7 +431,7 @@ func (w *simWorld) peopleEvents() map[string]func() {
 // calms ends all faults, and waits for long enough.
 func (w *simWorld) calms() {
 	w.log("all faults end")
-	w.host.set(func() { clear(w.host.hung); clear(w.host.deaf); clear(w.host.fail) })
+	w.host.set(func() { clear(w.host.hung); clear(w.host.slow); clear(w.host.deaf); clear(w.host.fail) })
 	w.disk.setFail(nil)
 	w.mu.Lock()
 	w.mend()

@@ -40,6 +40,8 @@ type simHost struct {
 	cutOff func()
 	// silent machines do not answer; hung ones take a look's whole time for it.
 	silent, hung map[string]bool
+	// slow ones answer, but take a while.
+	slow map[string]bool
 }
 
 // simMachine is a machine of the host.
@@ -51,7 +53,7 @@ type simMachine struct {
 func newSimHost() *simHost {
 	return &simHost{
 		machines: map[string]*simMachine{}, locks: map[string]chan struct{}{}, locked: map[string]bool{},
-		fail: map[string]error{}, deaf: map[string]bool{}, deafQEMU: map[string]bool{}, silent: map[string]bool{}, hung: map[string]bool{},
+		fail: map[string]error{}, deaf: map[string]bool{}, deafQEMU: map[string]bool{}, silent: map[string]bool{}, hung: map[string]bool{}, slow: map[string]bool{},
 		startTakes: 20 * time.Millisecond, powerOffTakes: 2 * time.Second, jobTakes: 3 * time.Second,
 	}
 }
@@ -138,9 +140,13 @@ const lookTakes = 8 * time.Second
 func (h *simHost) Observe(ctx context.Context, name string, vm *manifest.VirtualMachine, depth driver.Depth) driver.Observed {
 	h.mu.Lock()
 	hung := h.hung[name] && h.machine(name).obs.Presence == driver.Alive
+	slow := h.slow[name]
 	h.mu.Unlock()
-	if hung {
+	switch {
+	case hung:
 		after(ctx, lookTakes)
+	case slow:
+		after(ctx, lookTakes/4)
 	}
 	h.mu.Lock()
 	m := h.machine(name)

@@ -39,8 +39,12 @@ type simWorld struct {
 	process *simProcess
 	people  sync.WaitGroup
 	boot    int
-	// absent is since when no file has had a machine.
-	absent map[string]time.Time
+	// absent is since when no file has had a machine, present since when one has;
+	// whole and partial are since when the folder could be read and could not.
+	absent, present map[string]time.Time
+	whole, partial  time.Time
+	// pruned are the deletes that were judged already, by machine.
+	pruned map[string]time.Time
 	// lossy makes the watcher lose hints.
 	lossy atomic.Bool
 	made  int
@@ -411,12 +415,13 @@ func (w *simWorld) load(context.Context) (*manifest.Set, error) {
 	for _, name := range slices.Sorted(maps.Keys(objects)) {
 		set.Objects = append(set.Objects, objects[name])
 	}
+	// What Admit finds makes no listing incomplete.
+	set.Complete = len(faults) == 0
 	snaps, more, err := w.loadSnapshots(objects)
 	if err != nil {
 		return nil, err
 	}
 	set.Objects, faults = append(set.Objects, snaps...), append(faults, more...)
-	set.Complete = len(faults) == 0
 	if len(faults) > 0 {
 		return set, faults
 	}
@@ -462,7 +467,8 @@ func newSimWorld(t *testing.T, seed uint64) *simWorld {
 	return &simWorld{
 		t: t, host: newSimHost(), disk: newMemStore(), files: map[string]*simFile{},
 		rnd:     rand.New(rand.NewPCG(seed, seed)), //nolint:gosec // chance that can be repeated is what is wanted.
-		changes: make(chan struct{}, 1), absent: map[string]time.Time{}, opt: ApplyOptions{Owner: "/vms"},
+		changes: make(chan struct{}, 1), absent: map[string]time.Time{}, present: map[string]time.Time{},
+		pruned: map[string]time.Time{}, opt: ApplyOptions{Owner: "/vms"},
 	}
 }
 
