@@ -102,10 +102,17 @@ func joinMap(m map[string]string) string {
 	return strings.Join(parts, ", ")
 }
 
+// exitNotSeen is how a process's end is recorded that nobody waited for.
+const exitNotSeen = "not seen"
+
 func describeEnd(t state.Termination) string {
 	text := fmt.Sprintf("%s at %s", t.Cause, timeCell(t.At))
-	if t.Exit != "" {
-		text += ", exit status " + t.Exit
+	switch t.Exit {
+	case "":
+	case exitNotSeen:
+		text += ", exit status not seen"
+	default:
+		text += ", " + t.Exit
 	}
 	if t.LastLine != "" {
 		text += ", QEMU's last words: " + t.LastLine
