@@ -264,6 +264,56 @@ func TestObserve_damagedRecord_isUnknownWithTheRemedy(t *testing.T) {
 	}
 }
 
+func TestObserve_recordThatSaysNothing_neitherEndsNorChangesTheMachine(t *testing.T) {
+	r := newRig(t)
+	vm := r.vm("web", bareBoard)
+	r.start(vm, false)
+	pid := r.childOf("web").pid
+	for _, path := range []string{r.layout.Launched("web"), r.layout.Identity("web")} {
+		good, err := os.ReadFile(path) //nolint:gosec // G304: a file of the layout
+		r.must(err)
+		for _, text := range []string{"{}", "null", `{"version":1}`, `{"version":1,"uid":"web"}`} {
+			t.Run(filepath.Base(path)+" "+text, func(t *testing.T) {
+				defer func() { r.must(os.WriteFile(path, good, 0o600)) }() //nolint:gosec // G703: a file of the layout
+				r.must(os.WriteFile(path, []byte(text), 0o600))            //nolint:gosec // G703: a file of the layout
+				if o := r.observe(vm, driver.DepthBrief, driver.Unknown); o.Reason != driver.ReasonLookFailed {
+					t.Errorf("observed %s: %s", o.Reason, o.Message)
+				}
+				if err := r.Start(t.Context(), driver.StartRequest{VM: vm}); err == nil {
+					t.Error("Start was not refused")
+				}
+				if err := r.ClearRun(t.Context(), "web"); err == nil {
+					t.Error("ClearRun took the machine for stopped")
+				}
+				if _, err := r.Forget(t.Context(), "web", false); err == nil {
+					t.Error("Forget took the machine for stopped")
+				}
+			})
+		}
+	}
+	if o := r.observe(vm, driver.DepthBrief, driver.Alive); o.PID != pid {
+		t.Errorf("pid = %d, want %d", o.PID, pid)
+	}
+}
+
+func TestEnsureIdentity_damagedFile_isNotReplaced(t *testing.T) {
+	r := newRig(t)
+	vm := r.vm("web", bareBoard)
+	_, err := r.EnsureIdentity(t.Context(), vm)
+	r.must(err)
+	for _, text := range []string{"{}", "null", `{"version":1,"uid":"../x"}`} {
+		r.must(os.WriteFile(r.layout.Identity("web"), []byte(text), 0o600))
+		if id, err := r.EnsureIdentity(t.Context(), vm); err == nil {
+			t.Errorf("with %s the machine got the uuid %s", text, id.UID)
+		}
+		left, err := os.ReadFile(r.layout.Identity("web"))
+		r.must(err)
+		if string(left) != text {
+			t.Errorf("%s was replaced by %s", text, left)
+		}
+	}
+}
+
 func TestObserve_newMachine_isAbsentWithItsMissingFiles(t *testing.T) {
 	r := newRig(t)
 	vm := r.vm("web", func(s *manifest.VirtualMachineSpec) {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
 	"github.com/maqet/maqet/driver"
@@ -87,21 +88,40 @@ const runHint = "move the file away; the process itself is still found by its uu
 func (d *Driver) readLaunched(name string) (*driver.Launched, error) {
 	path := d.layout.Launched(name)
 	l, err := readRecordFile[driver.Launched](path, runHint)
-	if err == nil && l != nil && l.Version > driver.LaunchedVersion {
+	switch {
+	case err != nil || l == nil:
+		return nil, err
+	case l.Version > driver.LaunchedVersion:
 		return nil, newerRecord(path, l.Version, driver.LaunchedVersion)
+	case l.UID == "" || l.BootID == "" || argvUUID(l.Argv) != strings.ToLower(l.UID):
+		// JSON that says nothing, or something else than maqet wrote, must not make a
+		// running machine look like one that ended before this boot.
+		return nil, &RecordError{Path: path, Err: errors.New("it is no launch record: uuid, boot id or command line are missing or disagree"), Hint: runHint}
+	default:
+		return l, nil
 	}
-	return l, err
 }
 
 // readIdentity reads the identity; nil when there is none.
 func (d *Driver) readIdentity(name string) (*driver.Identity, error) {
 	path := d.layout.Identity(name)
-	id, err := readRecordFile[driver.Identity](path, "bring the file back from a backup: the guest's uuid, addresses and slots are in it")
-	if err == nil && id != nil && id.Version > driver.IdentityVersion {
+	id, err := readRecordFile[driver.Identity](path, identityHint)
+	switch {
+	case err != nil || id == nil:
+		return nil, err
+	case id.Version > driver.IdentityVersion:
 		return nil, newerRecord(path, id.Version, driver.IdentityVersion)
 	}
-	return id, err
+	if parsed, err := uuid.Parse(id.UID); err != nil || !strings.EqualFold(parsed.String(), id.UID) {
+		// Without this a file that lost its content would be completed with a new uuid,
+		// and the guest would wake up on its old disks in another machine.
+		return nil, &RecordError{Path: path, Err: fmt.Errorf("%q is no uuid", id.UID), Hint: identityHint}
+	}
+	return id, nil
 }
+
+// identityHint is the remedy for a damaged identity.
+const identityHint = "bring the file back from a backup: the guest's uuid, addresses and slots are in it"
 
 func newerRecord(path string, version, known int) error {
 	return &RecordError{
@@ -123,9 +143,12 @@ func readRecordFile[T any](path, hint string) (*T, error) {
 		// A QEMU that runs as another user owns the folder, and might have put it there.
 		return nil, &RecordError{Path: path, Err: fmt.Errorf("it belongs to the user with the id %d, not to maqet's", owner), Hint: hint}
 	}
-	record := new(T)
-	if err := json.Unmarshal(text, record); err != nil {
+	var record *T
+	if err := json.Unmarshal(text, &record); err != nil {
 		return nil, &RecordError{Path: path, Err: err, Hint: hint}
+	}
+	if record == nil {
+		return nil, &RecordError{Path: path, Err: errors.New("it holds null instead of a record"), Hint: hint}
 	}
 	return record, nil
 }
