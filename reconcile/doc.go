@@ -15,6 +15,16 @@
 //	e := reconcile.NewEngine(reconcile.Config{Ports: ports, Store: reconcile.StoreOf(store), Timing: timing.Default(), Who: who})
 //	report, err := e.Apply(ctx, set, reconcile.ApplyOptions{Wait: true})
 //
+// Controller keeps going what Engine does once. Its queue holds names, which
+// events, exits, deadlines and changed manifests add to; each is looked at by one
+// worker at a time, which does what can be done now and waits for nothing:
+//
+//	c := reconcile.NewController(reconcile.ControllerConfig{Engine: e, Load: load, Changes: folder.Changes(), Watcher: driver})
+//	err := c.Run(ctx)
+//
+// Sync takes the good objects of a set one by one, while Apply takes all or
+// nothing. WatchLock makes the watch of a state dir the only one.
+//
 // Two rules stand above all others. What could not be observed is not acted on:
 // a machine that is Unknown or Unresponsive is never ended, started twice or
 // deleted, unless a person says force to one that is known to be maqet's own.
