@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strconv"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/manifest"
 	"github.com/maqet/maqet/reconcile"
 	"github.com/maqet/maqet/state"
 )
@@ -79,6 +81,10 @@ func describeMachine(env environment, v reconcile.View) {
 		top.add("Cgroup", s.Cgroup)
 	}
 	top.add("Restarts", strconv.Itoa(s.Restarts))
+	top.add("Policy", describePolicy(m.Object.Spec.RestartPolicy, v.Watched))
+	if !s.NextTry.IsZero() {
+		top.add("Next try", fmt.Sprintf("%s, failures in a row: %d", timeCell(s.NextTry), s.Failures))
+	}
 	if s.Hold != nil {
 		top.add("Hold", describeHold(m.Object.Metadata.Name, s.Hold))
 	}
@@ -104,6 +110,15 @@ func joinMap(m map[string]string) string {
 
 // exitNotSeen is how a process's end is recorded that nobody waited for.
 const exitNotSeen = "not seen"
+
+// describePolicy is the restart policy, and that it does nothing while nobody watches.
+func describePolicy(p manifest.RestartPolicy, watched bool) string {
+	text := string(cmp.Or(p, manifest.RestartOnFailure))
+	if !watched {
+		text += " (no watch runs, so nothing is started again by itself)"
+	}
+	return text
+}
 
 func describeEnd(t state.Termination) string {
 	text := fmt.Sprintf("%s at %s", t.Cause, timeCell(t.At))
