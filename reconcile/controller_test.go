@@ -43,6 +43,9 @@ func controlled(t *testing.T, names []string, opt ApplyOptions, test func(w *sim
 func (w *simWorld) passes(d time.Duration) {
 	after(w.t.Context(), d)
 	synctest.Wait()
+	// What was told until now may be read until time passes again.
+	w.mu.Lock()
+	defer w.mu.Unlock()
 }
 
 // put writes a file of one machine.
