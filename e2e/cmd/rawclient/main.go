@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"time"
 )
@@ -13,15 +14,15 @@ import (
 const patience = 30 * time.Second
 
 func main() {
-	if err := run(os.Args[1:]); err != nil {
+	if err := run(os.Args[1:], os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "rawclient:", err)
 		os.Exit(1)
 	}
 }
 
-func run(args []string) error {
+func run(args []string, out io.Writer) error {
 	if len(args) == 0 {
-		return errors.New("name what to do: await, status, ask or start")
+		return errors.New("name what to do: await, status, ask, end or start")
 	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	parallel := flags.Int("j", 8, "how many at a time")
@@ -36,6 +37,8 @@ func run(args []string) error {
 		return each(*parallel, sockets, func(socket string) error { return await(socket, deadline) })
 	case "status":
 		return each(*parallel, sockets, func(socket string) error { return status(socket, deadline) })
+	case "end":
+		return each(*parallel, sockets, func(socket string) error { return end(socket, deadline, out) })
 	case "ask":
 		var commands []json.RawMessage
 		if err := read(*file, &commands); err != nil {
@@ -50,7 +53,7 @@ func run(args []string) error {
 		}
 		return each(*parallel, machines, func(m machine) error { return m.start(deadline) })
 	default:
-		return fmt.Errorf("%q is unknown; name await, status, ask or start", args[0])
+		return fmt.Errorf("%q is unknown; name await, status, ask, end or start", args[0])
 	}
 }
 

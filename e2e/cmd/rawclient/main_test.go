@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -76,7 +78,7 @@ func heard(commands <-chan string) string {
 func TestAwait_guestNotYetRunning_asksAgain(t *testing.T) {
 	t.Parallel()
 	socket, asked := peer(t, 3)
-	if err := run([]string{"await", socket}); err != nil {
+	if err := run([]string{"await", socket}, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := heard(asked), "qmp_capabilities query-status query-status query-status"; got != want {
@@ -95,7 +97,7 @@ func TestAwait_noSocket_endsAtTheDeadline(t *testing.T) {
 func TestStatus_guestDoesNotRun_isAnError(t *testing.T) {
 	t.Parallel()
 	socket, _ := peer(t, 2)
-	if err := run([]string{"status", socket}); err == nil || !strings.Contains(err.Error(), "prelaunch") {
+	if err := run([]string{"status", socket}, io.Discard); err == nil || !strings.Contains(err.Error(), "prelaunch") {
 		t.Errorf("error %v, want one that names the state", err)
 	}
 }
@@ -107,11 +109,48 @@ func TestAsk_pipeline_readsEveryAnswerRefusalsToo(t *testing.T) {
 	if err := os.WriteFile(file, []byte(`[{"execute":"query-jobs"},{"execute":"refused"},{"execute":"query-status"}]`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := run([]string{"ask", "-f", file, socket}); err != nil {
+	if err := run([]string{"ask", "-f", file, socket}, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := heard(asked), "qmp_capabilities query-jobs refused query-status"; got != want {
 		t.Errorf("asked %q, want %q", got, want)
+	}
+}
+
+func TestEnd_serverLetsGo_saysWhenConnectedAndWhenEnded(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "raw") //nolint:usetesting // A long test name would not fit a socket's path.
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "q.sock"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	said, out := io.Pipe()
+	ended := make(chan error, 1)
+	go func() { ended <- run([]string{"end", filepath.Join(dir, "q.sock")}, out) }()
+	conn, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Fprintf(conn, "{\"QMP\": {}}\r\n{\"return\": {}}\r\n{\"event\": \"STOP\"}\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(said)
+	if !lines.Scan() || lines.Text() != "connected" {
+		t.Errorf("first line %q, want connected", lines.Text())
+	}
+	if err := conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !lines.Scan() || lines.Text() != "ended" {
+		t.Errorf("second line %q, want ended", lines.Text())
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 
@@ -127,7 +166,7 @@ func TestStart_programCannotBeRun_isAnError(t *testing.T) {
 func TestRun_unusableWords_areErrors(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{nil, {"dance"}, {"ask", "x"}, {"start", "-f", "/does/not/exist"}, {"status", "-j", "0", "x"}} {
-		if err := run(args); err == nil {
+		if err := run(args, io.Discard); err == nil {
 			t.Errorf("run %q: no error", args)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -85,6 +86,32 @@ func status(socket string, deadline time.Time) error {
 		return fmt.Errorf("%s: the guest is %q, want running", socket, state)
 	}
 	return nil
+}
+
+// end waits until QEMU lets go of the connection, and says when that begins and ends.
+func end(socket string, deadline time.Time, out io.Writer) error {
+	conn, err := dial(socket, deadline)
+	if err != nil {
+		return err
+	}
+	defer conn.close()
+	if err := conn.send([]byte(capabilities)); err != nil {
+		return fmt.Errorf("%s: %w", socket, err)
+	}
+	if _, err := conn.answer(); err != nil {
+		return fmt.Errorf("%s: %w", socket, err)
+	}
+	if _, err := fmt.Fprintln(out, "connected"); err != nil {
+		return err
+	}
+	for err == nil {
+		_, err = conn.answer()
+	}
+	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, syscall.ECONNRESET) {
+		return fmt.Errorf("%s: %w", socket, err)
+	}
+	_, err = fmt.Fprintln(out, "ended")
+	return err
 }
 
 // pipeline is all commands in one write.

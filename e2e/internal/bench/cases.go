@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 )
 
@@ -17,6 +18,11 @@ const (
 // that a broken set-up shows within a second.
 func Cases(cfg Config) []Case {
 	fleet := plural(cfg.Machines, "machine")
+	return slices.Concat(commandCases(cfg, fleet), watchCases(fleet), libvirtCases())
+}
+
+// commandCases are the comparisons of single commands.
+func commandCases(cfg Config, fleet string) []Case {
 	return []Case{
 		{
 			Name: "process", Does: "maqet version", Against: "a compiled program that does nothing",
@@ -54,6 +60,12 @@ func Cases(cfg Config) []Case {
 			Name: "validate", Does: "maqet validate of " + plural(cfg.Manifests, "manifest"),
 			Aim: "< 1 s", Heavy: true, Open: openValidate,
 		},
+	}
+}
+
+// libvirtCases are the comparisons with libvirt.
+func libvirtCases() []Case {
+	return []Case{
 		{
 			Name: "libvirt-start", Does: "maqet start of 1 q35", Against: "virsh start of the same kind of machine",
 			Open: func(ctx context.Context, lab *Lab) (Bench, error) { return openLibvirt(ctx, lab, true) },

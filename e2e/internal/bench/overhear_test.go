@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -92,6 +93,29 @@ func TestOverhear_twoVisits_commandsWithoutHandshake(t *testing.T) {
 	// The real socket is back in its place.
 	if err := say(t, path, `{"execute":"query-status"}`); err != nil {
 		t.Errorf("ask afterwards: %v", err)
+	}
+}
+
+func TestTap_commandAfterTheMark_isWaitedFor(t *testing.T) {
+	t.Parallel()
+	path := serveQMP(t)
+	ear, err := listenIn(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := say(t, path, `{"execute":"stop"}`); err != nil {
+		t.Error(err)
+	}
+	if err := ear.await(t.Context(), 0, "stop"); err != nil {
+		t.Error(err)
+	}
+	short, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := ear.await(short, ear.mark(), "stop"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error %v, want the end of the wait: it came before the mark", err)
+	}
+	if err := ear.close(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -16,6 +16,8 @@ type Case struct {
 	Does, Against string
 	// Aim is what is hoped for, in words; nothing fails because of it.
 	Aim string
+	// Unit is what is measured: time, unless it says otherwise.
+	Unit Unit
 	// Heavy cases take seconds for each pair and get a quarter of the runs.
 	Heavy bool
 	// Open arranges what all pairs need. An error that is ErrSkip leaves the case
@@ -25,7 +27,7 @@ type Case struct {
 
 // Bench is a case that was opened.
 type Bench struct {
-	// Ours and Raw are the halves of a pair. A Raw without Do is no comparator.
+	// Ours and Raw are the halves of a pair. An empty Raw is no comparator.
 	Ours, Raw Half
 	// Close undoes what Open did; it may be nil.
 	Close func(ctx context.Context) error
@@ -35,8 +37,10 @@ type Bench struct {
 type Half struct {
 	// Before arranges one run; its time does not count. It may be nil.
 	Before func(ctx context.Context) error
-	// Do is what is measured.
+	// Do is what is measured by how long it takes.
 	Do func(ctx context.Context) error
+	// Value, in place of Do, measures by itself, in the case's unit.
+	Value func(ctx context.Context) (float64, error)
 	// After checks that Do did what it is measured for; its time does not count.
 	// It may be nil.
 	After func(ctx context.Context) error
@@ -96,14 +100,14 @@ func Run(ctx context.Context, lab *Lab, c Case, n int) Result {
 // pair measures one half, then the other.
 func (b Bench) pair(ctx context.Context) (Pair, error) {
 	ours, err := b.Ours.measure(ctx)
-	if err != nil || b.Raw.Do == nil {
+	if err != nil || b.Raw.Do == nil && b.Raw.Value == nil {
 		return Pair{Ours: ours}, err
 	}
 	raw, err := b.Raw.measure(ctx)
 	return Pair{Ours: ours, Raw: raw}, err
 }
 
-func (h Half) measure(ctx context.Context) (time.Duration, error) {
+func (h Half) measure(ctx context.Context) (float64, error) {
 	if h.Before != nil {
 		if err := h.Before(ctx); err != nil {
 			return 0, err
@@ -112,11 +116,19 @@ func (h Half) measure(ctx context.Context) (time.Duration, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	start := time.Now()
-	err := h.Do(ctx)
-	took := time.Since(start)
+	value, err := h.value(ctx)
 	if err == nil && h.After != nil {
 		err = h.After(ctx)
 	}
-	return took, err
+	return value, err
+}
+
+// value is how long Do takes, in seconds, or what Value says.
+func (h Half) value(ctx context.Context) (float64, error) {
+	if h.Value != nil {
+		return h.Value(ctx)
+	}
+	start := time.Now()
+	err := h.Do(ctx)
+	return time.Since(start).Seconds(), err
 }

@@ -55,7 +55,7 @@ func TestRun_pairs_inTurnAndFirstNotCounted(t *testing.T) {
 			t.Errorf("what was done (-want +got):\n%s", diff)
 		}
 		// What is arranged before a half and checked after it is not in its time.
-		pair := Pair{Ours: 3 * time.Second, Raw: 2 * time.Second}
+		pair := Pair{Ours: 3, Raw: 2}
 		if diff := cmp.Diff([]Pair{pair, pair}, r.Pairs); diff != "" {
 			t.Errorf("pairs (-want +got):\n%s", diff)
 		}
@@ -87,10 +87,22 @@ func TestRun_noComparator_measuresMaqetAlone(t *testing.T) {
 			return Bench{Ours: Half{Do: d.note("maqet", time.Second)}}, nil
 		}
 		r := Run(t.Context(), nil, Case{Name: "c", Open: open}, 1)
-		if diff := cmp.Diff([]Pair{{Ours: time.Second}}, r.Pairs); diff != "" || r.Err != nil {
+		if diff := cmp.Diff([]Pair{{Ours: 1}}, r.Pairs); diff != "" || r.Err != nil {
 			t.Errorf("error %v, pairs (-want +got):\n%s", r.Err, diff)
 		}
 	})
+}
+
+func TestRun_figuresThatAreNoTimes_takenAsTheyAre(t *testing.T) {
+	t.Parallel()
+	figure := func(v float64) Half {
+		return Half{Value: func(context.Context) (float64, error) { return v, nil }}
+	}
+	open := func(context.Context, *Lab) (Bench, error) { return Bench{Ours: figure(0.5), Raw: figure(0.25)}, nil }
+	r := Run(t.Context(), nil, Case{Name: "c", Unit: Cores, Open: open}, 1)
+	if diff := cmp.Diff([]Pair{{Ours: 0.5, Raw: 0.25}}, r.Pairs); diff != "" || r.Err != nil {
+		t.Errorf("error %v, pairs (-want +got):\n%s", r.Err, diff)
+	}
 }
 
 func TestRun_cannotOpen_isSkippedOrFailed(t *testing.T) {

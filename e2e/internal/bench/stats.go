@@ -1,15 +1,12 @@
 package bench
 
-import (
-	"slices"
-	"time"
-)
+import "slices"
 
-// Pair is one turn: maqet, and right after it what it is held against. Raw is
-// zero in cases without a comparator.
+// Pair is one turn: maqet, and right after it what it is held against, in the
+// unit of the case. Raw is zero in cases without a comparator.
 type Pair struct {
-	Ours time.Duration `json:"maqet_ns"`
-	Raw  time.Duration `json:"raw_ns,omitempty"`
+	Ours float64 `json:"maqet"`
+	Raw  float64 `json:"raw,omitempty"`
 }
 
 // Spread is a median and its extremes.
@@ -33,17 +30,17 @@ func spreadOf(values []float64) Spread {
 	return Spread{Median: median, Min: sorted[0], Max: sorted[len(sorted)-1]}
 }
 
-// Ours is how long maqet took, in seconds.
+// Ours is what was measured of maqet.
 func Ours(pairs []Pair) Spread {
-	return spreadOf(valuesOf(pairs, func(p Pair) (float64, bool) { return p.Ours.Seconds(), true }))
+	return spreadOf(valuesOf(pairs, func(p Pair) (float64, bool) { return p.Ours, true }))
 }
 
-// Raw is how long the comparator took, in seconds.
+// Raw is what was measured of the comparator.
 func Raw(pairs []Pair) Spread {
-	return spreadOf(valuesOf(pairs, func(p Pair) (float64, bool) { return p.Raw.Seconds(), p.Raw > 0 }))
+	return spreadOf(valuesOf(pairs, func(p Pair) (float64, bool) { return p.Raw, p.Raw > 0 }))
 }
 
-// Ratio is maqet's time over the comparator's, taken within each pair. It is not
+// Ratio is maqet's figure over the comparator's, taken within each pair. It is not
 // the ratio of the medians: two halves of a pair share the computer's mood, two
 // medians do not.
 func Ratio(pairs []Pair) Spread {
@@ -51,7 +48,7 @@ func Ratio(pairs []Pair) Spread {
 		if p.Raw <= 0 {
 			return 0, false
 		}
-		return p.Ours.Seconds() / p.Raw.Seconds(), true
+		return p.Ours / p.Raw, true
 	}))
 }
 

@@ -2,7 +2,6 @@ package bench
 
 import (
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -34,9 +33,9 @@ func TestRatio_computerSlowsDown_takenWithinPairs(t *testing.T) {
 	// The computer became ten times slower in the middle: each pair still says 2,
 	// which the ratio of the medians would not.
 	pairs := []Pair{
-		{Ours: 20 * time.Millisecond, Raw: 10 * time.Millisecond},
-		{Ours: 200 * time.Millisecond, Raw: 100 * time.Millisecond},
-		{Ours: 240 * time.Millisecond, Raw: 80 * time.Millisecond},
+		{Ours: 0.02, Raw: 0.01},
+		{Ours: 0.2, Raw: 0.1},
+		{Ours: 0.24, Raw: 0.08},
 	}
 	if diff := cmp.Diff(Spread{Median: 2, Min: 2, Max: 3}, Ratio(pairs)); diff != "" {
 		t.Errorf("Ratio (-want +got):\n%s", diff)
@@ -45,7 +44,7 @@ func TestRatio_computerSlowsDown_takenWithinPairs(t *testing.T) {
 
 func TestRatio_noComparator_isZero(t *testing.T) {
 	t.Parallel()
-	pairs := []Pair{{Ours: time.Second}, {Ours: 3 * time.Second}}
+	pairs := []Pair{{Ours: 1}, {Ours: 3}}
 	if got := Ratio(pairs); got != (Spread{}) {
 		t.Errorf("Ratio = %v, want none", got)
 	}

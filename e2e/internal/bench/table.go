@@ -39,20 +39,13 @@ func WriteTable(w io.Writer, c Computer, results []Result) error {
 // cells are the columns of a measured case.
 func cells(r Result) []string {
 	ours, raw, ratio := Ours(r.Pairs), Raw(r.Pairs), Ratio(r.Pairs)
-	against, quotient, extremes := "-", "-", seconds(ours.Min)+"–"+seconds(ours.Max)
+	show := r.Case.Unit.show
+	against, quotient, extremes := "-", "-", show(ours.Min)+"–"+show(ours.Max)
 	if r.Case.Against != "" {
-		against, quotient = seconds(raw.Median), fmt.Sprintf("%.2f", ratio.Median)
+		against, quotient = show(raw.Median), fmt.Sprintf("%.2f", ratio.Median)
 		extremes = fmt.Sprintf("%.2f–%.2f", ratio.Min, ratio.Max)
 	}
-	return []string{r.Case.Name, seconds(ours.Median), against, quotient, extremes, cmp.Or(r.Case.Aim, "-"), fmt.Sprint(len(r.Pairs))}
-}
-
-// seconds is a duration with three digits that mean something.
-func seconds(s float64) string {
-	if s < 1 {
-		return fmt.Sprintf("%.3g ms", s*1e3)
-	}
-	return fmt.Sprintf("%.3g s", s)
+	return []string{r.Case.Name, show(ours.Median), against, quotient, extremes, cmp.Or(r.Case.Aim, "-"), fmt.Sprint(len(r.Pairs))}
 }
 
 // sentence says what a case compares, or why it does not.
@@ -73,9 +66,10 @@ func sentence(r Result) string {
 // Skipped tells whether a case could not be run here, which is no failure.
 func (r Result) Skipped() bool { return errors.Is(r.Err, ErrSkip) }
 
-// measured is a result as programs read it; times are in seconds.
+// measured is a result as programs read it.
 type measured struct {
 	Case    string  `json:"case"`
+	Unit    Unit    `json:"unit"`
 	Does    string  `json:"does"`
 	Against string  `json:"against,omitempty"`
 	Aim     string  `json:"aim,omitempty"`
@@ -92,7 +86,7 @@ func WriteJSON(w io.Writer, c Computer, results []Result) error {
 	list := make([]measured, 0, len(results))
 	for _, r := range results {
 		m := measured{
-			Case: r.Case.Name, Does: r.Case.Does, Against: r.Case.Against, Aim: r.Case.Aim,
+			Case: r.Case.Name, Unit: r.Case.Unit, Does: r.Case.Does, Against: r.Case.Against, Aim: r.Case.Aim,
 			Ours: Ours(r.Pairs), Pairs: append([]Pair{}, r.Pairs...), Skipped: r.Skipped(),
 		}
 		if r.Case.Against != "" {
