@@ -59,6 +59,10 @@ func (r *run) nextLook(now time.Time) time.Time {
 	if len(r.result.Plan.Steps) > 0 && !r.wantsGate && r.result.Err == nil {
 		due(now) // More was to be done than one pass does.
 	}
+	if p := r.last.Presence; next.IsZero() && (p == driver.Unresponsive || p == driver.Unknown) {
+		// One that answers again, like a frozen process that goes on, tells nobody.
+		due(now.Add(r.e.cfg.Timing.Query))
+	}
 	m := r.want.Machine
 	if m == nil {
 		return next
