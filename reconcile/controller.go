@@ -86,6 +86,8 @@ type Controller struct {
 	queue  workqueue.TypedRateLimitingInterface[string]
 	// again wakes whoever reads the manifests, everything whoever looks at all machines.
 	again, everything chan struct{}
+	// turned is told whenever a worker has ended a turn.
+	turned chan struct{}
 	// goroutines are all that Run started.
 	goroutines sync.WaitGroup
 
@@ -134,7 +136,7 @@ func NewController(cfg ControllerConfig) *Controller {
 	}
 	cfg.Options.Options.Supervise = true
 	c := &Controller{
-		cfg: cfg, log: cfg.Log, again: make(chan struct{}, 1), everything: make(chan struct{}, 1),
+		cfg: cfg, log: cfg.Log, again: make(chan struct{}, 1), everything: make(chan struct{}, 1), turned: make(chan struct{}, 1),
 		machines: map[string]*supervised{}, conditions: map[string]state.Condition{},
 	}
 	c.queue = workqueue.NewTypedRateLimitingQueue(

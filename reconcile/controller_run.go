@@ -69,10 +69,7 @@ func (c *Controller) work(ctx context.Context) {
 		if over {
 			return
 		}
-		if ctx.Err() == nil {
-			c.pass(ctx, name)
-		}
-		c.queue.Done(name)
+		c.turn(ctx, name)
 	}
 }
 

@@ -82,8 +82,10 @@ func (s *systemd) reloading() {
 
 func (s *systemd) stopping() { s.tell(daemon.SdNotifyStopping) }
 
-// feed keeps the watchdog fed while ctx lasts.
-func (s *systemd) feed(ctx context.Context) error {
+// feed keeps the watchdog fed while ctx lasts and alive returns without an error.
+// While alive does not return nothing is fed, and the service manager starts a
+// watch that does not supervise any more anew.
+func (s *systemd) feed(ctx context.Context, alive func(context.Context) error) error {
 	if s.pause == 0 {
 		<-ctx.Done()
 		return ctx.Err()
@@ -95,6 +97,9 @@ func (s *systemd) feed(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
+			if err := alive(ctx); err != nil {
+				return err
+			}
 			s.tell(daemon.SdNotifyWatchdog)
 		}
 	}

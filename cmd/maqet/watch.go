@@ -177,7 +177,7 @@ func (w *watch) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return ended(ctx, w.folder.Run(ctx)) })
 	group.Go(func() error { return ended(ctx, w.controller.Run(ctx)) })
-	group.Go(func() error { return ended(ctx, w.systemd.feed(ctx)) })
+	group.Go(func() error { return ended(ctx, w.systemd.feed(ctx, w.controller.Alive)) })
 	group.Go(func() error {
 		for {
 			select {
