@@ -109,3 +109,6 @@ func Corrupt(data []byte, name string) bool {
 	envelope[len(envelope)/2] ^= 0x20
 	return true
 }
+
+// Recalls tells whether a View would not read the file again.
+func (s *Store) Recalls() bool { return s.recall() != nil }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"time"
 )
 
 // largest is the size above which a file is not read: no set of machines that
@@ -20,8 +21,12 @@ const largest = 1 << 30
 // between them belongs together. When that does not succeed, or shows damage,
 // the lock makes sure that nobody writes.
 func (s *Store) look(ctx context.Context) (*contents, error) {
+	if c := s.recall(); c != nil {
+		return c, nil
+	}
 	const attempts = 3
 	for range attempts {
+		before, statErr := os.Stat(s.cfg.Path)
 		data, stable, err := readDatabase(s.cfg.Path)
 		if errors.Is(err, fs.ErrNotExist) {
 			return empty(), nil
@@ -34,6 +39,11 @@ func (s *Store) look(ctx context.Context) (*contents, error) {
 		}
 		c, err := examine(data)
 		if err == nil && len(c.damage) == 0 {
+			if statErr == nil {
+				if is, sure := stampOf(before, time.Now()); sure {
+					s.remember(c, is)
+				}
+			}
 			return c, nil
 		}
 		break

@@ -38,6 +38,7 @@ type Store struct {
 	closed  bool
 	running sync.WaitGroup
 	said    map[string]bool // warnings that were logged already
+	recent  *recent         // what the last View read; nil before
 }
 
 // New is a store that has opened nothing yet.
