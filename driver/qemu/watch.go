@@ -97,7 +97,12 @@ func (w *watcher) run(ctx context.Context) error {
 	defer ended()
 	exit := make(chan error, 1)
 	go func() {
-		exit <- w.look.process.wait(alive)
+		err := w.look.process.wait(alive)
+		if err == nil {
+			// Why it ended is found out and told later, which takes longer.
+			w.driver.log.InfoContext(alive, "machine ended", "vm", w.name, "pid", w.look.process.pid)
+		}
+		exit <- err
 		ended()
 	}()
 	for wait := firstTry; alive.Err() == nil; wait = min(2*wait, lastTry) {
