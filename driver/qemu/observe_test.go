@@ -270,12 +270,12 @@ func TestObserve_recordThatSaysNothing_neitherEndsNorChangesTheMachine(t *testin
 	r.start(vm, false)
 	pid := r.childOf("web").pid
 	for _, path := range []string{r.layout.Launched("web"), r.layout.Identity("web")} {
-		good, err := os.ReadFile(path) //nolint:gosec // G304: a file of the layout
+		good, err := os.ReadFile(path)
 		r.must(err)
 		for _, text := range []string{"{}", "null", `{"version":1}`, `{"version":1,"uid":"web"}`} {
 			t.Run(filepath.Base(path)+" "+text, func(t *testing.T) {
-				defer func() { r.must(os.WriteFile(path, good, 0o600)) }() //nolint:gosec // G703: a file of the layout
-				r.must(os.WriteFile(path, []byte(text), 0o600))            //nolint:gosec // G703: a file of the layout
+				defer func() { r.must(os.WriteFile(path, good, 0o600)) }()
+				r.must(os.WriteFile(path, []byte(text), 0o600))
 				if o := r.observe(vm, driver.DepthBrief, driver.Unknown); o.Reason != driver.ReasonLookFailed {
 					t.Errorf("observed %s: %s", o.Reason, o.Message)
 				}
