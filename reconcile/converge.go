@@ -248,6 +248,9 @@ func (r *run) rounds(ctx context.Context, want Desired) error {
 			return failed
 		}
 		obs = r.e.cfg.Ports.Observer.Observe(calmly, r.name, want.vm(), driver.DepthFull)
+		if hasStart(Plan{Steps: act.did}) {
+			noteUnmet(want.Machine, &obs)
+		}
 		if err := errors.Join(failed, act.confirm(obs)); err != nil {
 			r.judge(want, obs)
 			return errors.Join(err, r.remember(calmly, want))
@@ -277,7 +280,7 @@ func (r *run) overtaken(ctx context.Context, want *Desired) (bool, error) {
 	fresh := copyDesired(now)
 	// What this convergence has counted itself stays.
 	m := fresh.Machine
-	m.UID, m.Starts, m.Restarts, m.StartedGeneration = was.UID, was.Starts, was.Restarts, was.StartedGeneration
+	m.UID, m.Starts, m.Restarts, m.StartedGeneration, m.Unmet = was.UID, was.Starts, was.Restarts, was.StartedGeneration, was.Unmet
 	m.LastTermination = was.LastTermination
 	if m.Generation == was.Generation {
 		m.Failures, m.NotBefore = was.Failures, was.NotBefore

@@ -92,7 +92,8 @@ func (p *planner) runWords() string {
 func (p *planner) converge() {
 	sizes, problems := sizeChanges(p.spec, &p.obs)
 	p.plan.Problems = append(p.plan.Problems, problems...)
-	owed := guestChanges(p.spec, &p.obs)
+	owed, unmet := p.split(guestChanges(p.spec, &p.obs))
+	p.notAsStarted(unmet)
 	for i := range owed {
 		owed[i].Pending = !p.opt.AllowRestart
 	}

@@ -52,6 +52,9 @@ const (
 	ReasonEndedForGood = "EndedForGood"
 	// ReasonReadinessTimeout is a guest whose readiness probe did not succeed in time.
 	ReasonReadinessTimeout = "ReadinessTimeout"
+	// ReasonNotAsStarted is a guest that differs from the manifest although its QEMU
+	// was started for it, so that starting it again would not help.
+	ReasonNotAsStarted = "NotAsStarted"
 	// ReasonHeld is a delete that waits for a hold.
 	ReasonHeld = "Held"
 )

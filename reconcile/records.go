@@ -14,7 +14,7 @@ func started(m *state.Machine, uid string) {
 	if m.Starts > 1 {
 		m.Restarts++
 	}
-	m.StartedGeneration = m.Generation
+	m.StartedGeneration, m.Unmet = m.Generation, nil
 	m.StartedDisks = nil
 	for _, d := range m.Object.Spec.Disks {
 		m.StartedDisks = append(m.StartedDisks, d.Name)

@@ -29,7 +29,7 @@ func (r *run) remember(ctx context.Context, want Desired) error {
 		m.Conditions = conditions
 		if counted {
 			m.UID, m.Starts, m.Restarts = after.UID, after.Starts, after.Restarts
-			m.StartedGeneration, m.LastTermination = after.StartedGeneration, after.LastTermination
+			m.StartedGeneration, m.LastTermination, m.Unmet = after.StartedGeneration, after.LastTermination, after.Unmet
 			m.Failures, m.NotBefore = after.Failures, after.NotBefore
 		}
 	})

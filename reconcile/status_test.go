@@ -175,6 +175,7 @@ func TestProblems_eachReason_isInOneList(t *testing.T) {
 		ReasonStuck, ReasonStarting, ReasonIOError, ReasonGuestFailed, ReasonRunState, ReasonIdentityLost, ReasonDiskLost,
 		ReasonDiskMissing, ReasonDiskUnknown, ReasonDiskSize, ReasonSnapshotPending, ReasonSnapshotFailed, ReasonSnapshotStuck,
 		ReasonSnapshotConflict, ReasonSnapshotsUnknown, ReasonHeld, driver.ReasonNoAnswer, driver.ReasonSocketsLost,
+		ReasonNotAsStarted,
 	} {
 		if got := (Problem{Reason: reason}).Owed(); got != slices.Contains(owed, reason) {
 			t.Errorf("%s: owed is %v", reason, got)

@@ -35,6 +35,9 @@ type Machine struct {
 	Starts int `json:"starts,omitempty"`
 	// StartedGeneration is the generation that was last started; 0 before the first start.
 	StartedGeneration int64 `json:"startedGeneration,omitempty"`
+	// Unmet are the changes that a restart would have to make and that the last start,
+	// made for that very spec, did not bring about; in words that tell one from another.
+	Unmet []string `json:"unmet,omitempty"`
 	// StartedDisks are the disks of the last start: one whose file is gone since
 	// was lost, and is not made anew.
 	StartedDisks []string `json:"startedDisks,omitempty"`
