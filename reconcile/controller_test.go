@@ -43,9 +43,13 @@ func controlled(t *testing.T, names []string, opt ApplyOptions, test func(w *sim
 func (w *simWorld) passes(d time.Duration) {
 	after(w.t.Context(), d)
 	synctest.Wait()
-	// What was told until now may be read until time passes again.
+}
+
+// told is what the controller told last of how it is.
+func (w *simWorld) told() ControllerStatus {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return w.status
 }
 
 // put writes a file of one machine.
@@ -117,7 +121,7 @@ func TestController_brokenFile_keepsLastGoodAndTakesTheOthers(t *testing.T) {
 		}
 		since := m.Invalid.Since
 		if !w.has(ConditionManifestsIncomplete) {
-			t.Errorf("the controller does not say that the manifests are incomplete: %+v", w.status)
+			t.Errorf("the controller does not say that the manifests are incomplete: %+v", w.told())
 		}
 		status := StatusOf(Desired{Machine: m}, w.host.obs("a"), Plan{}, time.Now())
 		if !slices.ContainsFunc(status.Conditions, func(c state.Condition) bool { return c.Type == ConditionManifestInvalid }) {
@@ -262,8 +266,8 @@ func TestController_crashLoop_backsOffAndIsForgivenLater(t *testing.T) {
 			w.crash("a", driver.EndCrash)
 			w.passes(wait - time.Millisecond)
 			w.expectRuns()
-			if got := w.status.Phases[PhaseCrashLoopBackOff]; got != 1 {
-				t.Errorf("failure %d: %+v", i+1, w.status.Phases)
+			if got := w.told().Phases[PhaseCrashLoopBackOff]; got != 1 {
+				t.Errorf("failure %d: %+v", i+1, w.told().Phases)
 			}
 			w.passes(100 * time.Millisecond)
 			w.expectRuns("a")
@@ -312,7 +316,7 @@ func TestController_hungMachines_delayNoOther(t *testing.T) {
 			t.Errorf("web waits for others that hang")
 		}
 		w.passes(time.Minute)
-		if got := w.status.Phases[PhaseUnresponsive]; got != len(names) {
+		if got := w.told().Phases[PhaseUnresponsive]; got != len(names) {
 			t.Errorf("unresponsive: %d", got)
 		}
 	})
@@ -329,8 +333,8 @@ func TestController_manyStarts_areGatedAndNoneIsForgotten(t *testing.T) {
 			t.Errorf("%d started at once, want %d", w.host.mostStarting, defaultStarting)
 		}
 		w.passes(time.Second)
-		if w.status.Machines != 40 || w.status.Ready != 40 || w.status.Phases[PhaseRunning] != 40 {
-			t.Errorf("status: %+v", w.status)
+		if w.told().Machines != 40 || w.told().Ready != 40 || w.told().Phases[PhaseRunning] != 40 {
+			t.Errorf("status: %+v", w.told())
 		}
 	})
 }
@@ -356,12 +360,12 @@ func TestController_readiness_isNoticedWithoutHints(t *testing.T) {
 		w.lossy.Store(true)
 		w.put("a.yaml", newVM("a", probed))
 		w.passes(10 * time.Second)
-		if w.status.Ready != 0 || w.status.Phases[PhaseRunning] != 1 {
-			t.Errorf("before: %+v", w.status)
+		if w.told().Ready != 0 || w.told().Phases[PhaseRunning] != 1 {
+			t.Errorf("before: %+v", w.told())
 		}
 		w.passes(12 * time.Second)
-		if w.status.Ready != 1 {
-			t.Errorf("after: %+v", w.status)
+		if w.told().Ready != 1 {
+			t.Errorf("after: %+v", w.told())
 		}
 	})
 }
@@ -374,8 +378,8 @@ func TestController_diskFull_supervisesFromMemoryAndWritesLater(t *testing.T) {
 		w.put("c.yaml", newVM("c"))
 		w.passes(10 * time.Minute)
 		w.expectRuns("a")
-		if !w.has(ConditionStateNotWritten) || w.status.Phases[PhaseCompleted] != 1 {
-			t.Errorf("status: %+v", w.status)
+		if !w.has(ConditionStateNotWritten) || w.told().Phases[PhaseCompleted] != 1 {
+			t.Errorf("status: %+v", w.told())
 		}
 		if m := w.records()["a"]; m.Starts != 1 {
 			t.Errorf("something was written: %+v", m)
@@ -385,7 +389,7 @@ func TestController_diskFull_supervisesFromMemoryAndWritesLater(t *testing.T) {
 		w.expectRuns("a", "c")
 		a, b := w.records()["a"], w.records()["b"]
 		if a.Starts != 2 || b.LastTermination == nil || b.LastTermination.Cause != driver.EndGuest || w.has(ConditionStateNotWritten) {
-			t.Errorf("a %+v, b %+v, status %+v", a, b, w.status)
+			t.Errorf("a %+v, b %+v, status %+v", a, b, w.told())
 		}
 	})
 }

@@ -6,11 +6,11 @@ import (
 	"testing"
 )
 
-// The size of the simulation: simSeeds worlds of simSteps steps each, so 6,000
+// The size of the simulation: simSeeds worlds of simSteps steps each, so 4,000
 // steps by default and 104,000 with MAQET_SOAK=1.
 const (
 	simSteps     = 400
-	simSeeds     = 15
+	simSeeds     = 10
 	simSoakSeeds = 260
 )
 
