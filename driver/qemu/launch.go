@@ -142,26 +142,42 @@ func (d *Driver) clearForStart(name string) error {
 }
 
 // confirm waits for the answer to query-status, which a QEMU that cannot be started
-// does not live to give. The calls go out before its greeting has come.
+// does not live to give. The calls go out before its greeting has come. A QEMU that
+// is being started may greet twice, and forgets then what it was told: in that case
+// it is asked once more, on a connection of its own.
 func (l *launch) confirm(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, l.driver.timing.Start)
 	defer cancel()
-	var uid uuidReply
-	status, who := qmp.NewCall("query-status", nil, nil), qmp.NewCall("query-uuid", nil, &uid)
 	nc := l.conn
 	l.conn = nil // it is qmp's from here on
-	conn, err := qmp.New(ctx, nc, qmp.Options{Handshake: l.driver.timing.Start}, status, who)
+	options := qmp.Options{Handshake: l.driver.timing.Start}
+	uid, err := confirmed(ctx, func(calls ...*qmp.Call) (*qmp.Conn, error) { return qmp.New(ctx, nc, options, calls...) })
+	if errors.Is(err, qmp.ErrGreetedAgain) {
+		path := l.driver.layout.CLISocket(l.name)
+		uid, err = confirmed(ctx, func(calls ...*qmp.Call) (*qmp.Conn, error) { return qmp.DialPipelined(ctx, path, options, calls...) })
+	}
 	if err != nil {
 		return err
 	}
-	defer func() { _ = conn.Close() }() // all was answered, or the machine is given up
-	if err := errors.Join(status.Wait(ctx), who.Wait(ctx)); err != nil {
-		return err
-	}
-	if uid.UUID != l.record.UID {
-		return wrongUUID(uid.UUID, l.record.UID)
+	if uid != l.record.UID {
+		return wrongUUID(uid, l.record.UID)
 	}
 	return l.driver.markConfirmed(l.name)
+}
+
+// confirmed asks a QEMU on a new connection how it is and who.
+func confirmed(ctx context.Context, connect func(...*qmp.Call) (*qmp.Conn, error)) (uid string, err error) {
+	var reply uuidReply
+	status, who := qmp.NewCall("query-status", nil, nil), qmp.NewCall("query-uuid", nil, &reply)
+	conn, err := connect(status, who)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = conn.Close() }() // all was answered, or the machine is given up
+	if err := errors.Join(status.Wait(ctx), who.Wait(ctx)); err != nil {
+		return "", errors.Join(err, conn.Err())
+	}
+	return reply.UUID, nil
 }
 
 // fail ends a QEMU that was not confirmed, removes what it left, and says why it

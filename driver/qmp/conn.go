@@ -25,6 +25,7 @@ type Conn struct {
 	idMark  string        // begins every id of this connection
 	lastID  atomic.Uint64
 	late    atomic.Uint64
+	entered bool                  // the capabilities are settled; the reader's own
 	gone    atomic.Pointer[error] // the first write that found the peer gone
 
 	greeted    chan struct{} // closed once greeting is set
@@ -151,8 +152,12 @@ func (c *Conn) dispatch(line []byte) error {
 	default:
 	}
 	switch {
+	case m.greeting != nil && c.entered:
+		return protocolError(line, ErrGreetedAgain, "a second greeting")
 	case m.greeting != nil && greeted:
-		return protocolError(line, nil, "a second greeting")
+		// A QEMU that is being started may greet twice who was connected before it ran,
+		// once when the socket is opened and once when the monitor is. Until the
+		// capabilities are settled that changes nothing.
 	case m.greeting != nil:
 		c.greeting = *m.greeting
 		close(c.greeted)
@@ -180,6 +185,7 @@ func (c *Conn) deliver(r *reply) {
 		call.finish(nil, r.err)
 		return
 	}
+	c.entered = c.entered || call.Command == enterCommand
 	call.finish(r.value, nil)
 }
 
@@ -211,6 +217,9 @@ func (c *Conn) forget(id string) *Call {
 // 32,768, and strangers' replies are rare to begin with.
 const idMarkLen = 3
 
+// enterCommand settles the capabilities; before its answer QEMU takes no other.
+const enterCommand = "qmp_capabilities"
+
 // nextID is an id that no other connection uses: QEMU finishes the command of a
 // client that has gone, and sends the reply to the client that came next.
 func (c *Conn) nextID() string { return c.idMark + strconv.FormatUint(c.lastID.Add(1), 10) }
@@ -219,7 +228,7 @@ func (c *Conn) nextID() string { return c.idMark + strconv.FormatUint(c.lastID.A
 // greeting and the answer. Any failure ends the connection.
 func (c *Conn) handshake(ctx context.Context, calls []*Call) error {
 	start := time.Now()
-	enter := NewCall("qmp_capabilities", nil, nil)
+	enter := NewCall(enterCommand, nil, nil)
 	err := c.Send(ctx, append([]*Call{enter}, calls...)...)
 	if err == nil {
 		err = enter.Wait(ctx)

@@ -33,6 +33,31 @@ func TestDo_resultAsked_isDecoded(t *testing.T) {
 	}
 }
 
+func TestDial_greetedTwiceBeforeTheAnswer_isGreetedOnce(t *testing.T) {
+	conn := dial(t, qmp.Options{}, func(p *qmptest.Peer) {
+		p.Greet()
+		enter := p.Expect("qmp_capabilities")
+		p.Greet()
+		p.Reply(enter, struct{}{})
+		p.Reply(p.Expect("query-status"), struct{}{})
+	})
+	if err := conn.Do(within(t), "query-status", nil, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDo_greetedAgain_sessionIsOverByThatName(t *testing.T) {
+	conn := dial(t, qmp.Options{}, func(p *qmptest.Peer) {
+		p.Handshake()
+		p.Expect("query-status")
+		p.Greet()
+		p.Stall()
+	})
+	if err := conn.Do(within(t), "query-status", nil, nil); !errors.Is(err, qmp.ErrGreetedAgain) || !errors.Is(err, qmp.ErrClosed) {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestDo_arguments_arriveAsWritten(t *testing.T) {
 	type args struct {
 		Text   string `json:"text"`

@@ -56,6 +56,10 @@ func IsCommandNotFound(err error) bool { return IsClass(err, ClassCommandNotFoun
 // IsDeviceNotFound reports whether QEMU does not know the device that was named.
 func IsDeviceNotFound(err error) bool { return IsClass(err, ClassDeviceNotFound) }
 
+// ErrGreetedAgain is wrapped when the peer greets a client whose capabilities were
+// settled: it has forgotten them, and a new connection is needed.
+var ErrGreetedAgain = errors.New("the session began anew")
+
 // ProtocolError says that the peer sent something that is not QMP. It always
 // ends the connection, since nothing that follows can be trusted.
 type ProtocolError struct {
