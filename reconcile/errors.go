@@ -29,6 +29,8 @@ var (
 	ErrInterrupted error = &cause{"interrupted", context.Canceled}
 	// ErrTimedOut is a convergence whose time ran out before it was over.
 	ErrTimedOut error = &cause{"the time ran out", context.DeadlineExceeded}
+	// ErrOvertaken is what was asked for and undone by somebody else before it was done.
+	ErrOvertaken = errors.New("somebody else has asked for something else meanwhile")
 	// ErrHeld is a machine that an operator holds as it is.
 	ErrHeld = errors.New("the machine is held")
 	// ErrNotReady is a machine that did not become Ready in time.

@@ -61,7 +61,35 @@ func (e *Engine) SetPower(ctx context.Context, name string, req PowerRequest, op
 		return Result{Machine: name}, err
 	}
 	opt.Start = opt.Start || req.PowerState != manifest.PowerStopped
-	return e.asked(ctx, name, opt, happened)
+	result, err := e.asked(ctx, name, opt, happened)
+	if err == nil && !opt.NoWait {
+		result.Err = result.overtaken("change", req.PowerState)
+	}
+	return result, result.Err
+}
+
+// overtaken says that the machine has settled otherwise than a person asked, since
+// somebody's newer word counts. It is nil for one that is as it was asked to be, or
+// whose problems tell why not.
+func (r *Result) overtaken(op string, power manifest.PowerState) error {
+	how := string(r.Status.Phase)
+	switch phase := r.Status.Phase; {
+	case r.Err != nil:
+		return r.Err
+	case r.Gone:
+		how = "deleted"
+	case len(r.Plan.Problems) > 0:
+		return nil
+	case power == manifest.PowerStopped && (phase == PhaseRunning || phase == PhasePaused || phase == PhaseStarting):
+	case power == manifest.PowerRunning && (phase == PhaseStopped || phase == PhasePaused):
+	case power == manifest.PowerPaused && (phase == PhaseStopped || phase == PhaseRunning):
+	default:
+		return nil
+	}
+	return &Error{
+		Object: "vm/" + r.Machine, Op: op, Err: ErrOvertaken, Detail: "it is " + how + " now",
+		Hint: "see who in maqet events " + r.Machine + ", then ask again",
+	}
 }
 
 // hold fills in who holds a machine, since when, and which spec.
@@ -119,7 +147,11 @@ func (e *Engine) Restart(ctx context.Context, name string, opt Options) (Result,
 		}
 	}
 	opt.Restart = true
-	return e.Converge(ctx, name, opt)
+	result, err := e.Converge(ctx, name, opt)
+	if err == nil && !opt.NoWait {
+		result.Err = result.overtaken("restart", EffectivePower(want.Machine, e.cfg.Now()))
+	}
+	return result, result.Err
 }
 
 // actable reads a machine that a person wants to act on.
