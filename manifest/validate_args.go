@@ -27,6 +27,7 @@ func ownedArgs() map[string]string {
 		"snapshot":    "it would throw away what the guest writes",
 		"action":      "maqet decides what happens when a guest ends",
 		"no-shutdown": "maqet decides what happens when a guest ends",
+		"no-reboot":   "without a controller a guest that reboots would stay off",
 		"nodefaults":  "use spec.emulator.defaultDevices",
 		"display":     display, "nographic": display, "curses": display, "sdl": display, "gtk": display,
 		"h": info, "help": info, "version": info,
@@ -44,9 +45,12 @@ func (v *validator) extraArgs(args []string) {
 		case !isOption && i == 0:
 			v.fault(path, quote(arg)+" is no option", "begin with an option such as \"-rtc\"; QEMU takes anything else for a disk image")
 		case !isOption:
-			if previous, ok := optionName(args[i-1]); ok {
-				v.optionValue(path, previous, arg)
+			previous, ok := optionName(args[i-1])
+			if !ok {
+				v.fault(path, quote(arg)+" follows a value, and an option takes only one", "QEMU would open it as a disk image and write to it; use spec.disks")
+				continue
 			}
+			v.optionValue(path, previous, arg)
 		case strings.ContainsAny(name, " \t"):
 			option, value, _ := strings.Cut(arg, " ")
 			v.fault(path, "holds an option and its value", fmt.Sprintf("write them apart: [%q, %q]", shortenArg(option), shortenArg(value)))
