@@ -164,9 +164,9 @@ func (l *lister) entry(ctx context.Context, ign *ignores, rel []string, folder, 
 	l.looked = append(l.looked, path)
 	info, err := os.Stat(path)
 	switch {
-	case err != nil && !wanted && entry.Type()&fs.ModeSymlink != 0 && !errors.Is(err, fs.ErrPermission):
-		return nil // a dangling link that does not look like a manifest
 	case err != nil:
+		// A link that leads nowhere may have led to a folder of manifests on a
+		// filesystem that is not mounted now, whatever it is called.
 		l.fault(name, "cannot be read", "repair or remove it, or list it in "+ignoreFile, pathCause(err))
 	case info.IsDir():
 		if entry.Type()&fs.ModeSymlink != 0 && ign.match(rel, true) {

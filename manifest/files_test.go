@@ -58,7 +58,7 @@ func TestLoad_folders_readWhatIsManifest(t *testing.T) {
 		{"loops of links end", map[string]string{"sub/a.yaml": vmNamed("a"), "sub/loop": "->..", "loop": "->."}, []string{"a sub"}},
 		{"a file reached twice is read once", map[string]string{"a.yaml": vmNamed("a"), "b.yaml": "->a.yaml", "z": "->.", "zz/c.yaml": "->../a.yaml"}, []string{"a ."}},
 		{"a link to a folder is followed", map[string]string{".hidden/a.yaml": vmNamed("a"), "vms": "->.hidden"}, []string{"a vms"}},
-		{"dangling links of other names are nothing", map[string]string{"a.yaml": vmNamed("a"), "result": "->/nowhere"}, []string{"a ."}},
+		{"dangling links can be ignored", map[string]string{".maqetignore": "result\n", "a.yaml": vmNamed("a"), "result": "->/nowhere"}, []string{"a ."}},
 		{"ignored files and folders", map[string]string{
 			".maqetignore": "# comment\n\nvalues.yaml\n/charts/\n*.gen.yaml\n!keep.gen.yaml\n[!a]x.yaml\r\n", "a.yaml": vmNamed("a"), "values.yaml": "x", "sub/values.yaml": "x",
 			"charts/x.yaml": "x", "b.gen.yaml": "x", "keep.gen.yaml": vmNamed("keep"), "bx.yaml": "x", "sub/charts/b.yaml": vmNamed("b"),
@@ -104,6 +104,7 @@ func TestLoad_whatCannotBeRead_isAFaultAndIncomplete(t *testing.T) {
 		want  string
 	}{
 		{"path does not exist", nil, "nowhere", "nowhere: cannot be read: no such file or directory; check the path; nothing is deleted because of a path that cannot be read"},
+		{"dangling link to a folder", map[string]string{"a.yaml": vmNamed("a"), "sub": "->/nowhere"}, "", "sub: cannot be read: no such file or directory; repair or remove it, or list it in .maqetignore"},
 		{"dangling link", map[string]string{"a.yaml": "->gone.yaml"}, "", "a.yaml: cannot be read: no such file or directory; repair or remove it, or list it in .maqetignore"},
 		{"link to itself", map[string]string{"a.yaml": "->a.yaml"}, "", "a.yaml: cannot be read: too many levels of symbolic links; repair or remove it, or list it in .maqetignore"},
 		{"too large", map[string]string{"a.yaml": big}, "", "a.yaml: cannot be read: larger than 1000, the most a manifest may be; check the file and its permissions"},

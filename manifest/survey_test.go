@@ -20,6 +20,11 @@ func TestLook_folder_namesWhatDecides(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// A link that leads nowhere is looked at again, and proves no absence meanwhile.
+	if len(got.Faults) != 1 || !strings.Contains(got.Faults.Error(), "gone: cannot be read") {
+		t.Errorf("faults: %v", got.Faults)
+	}
+	got.Faults = nil
 	want := &Survey{
 		Files:   []string{"a.yaml", "again/c.yml"},
 		Folders: []string{".", "again"},

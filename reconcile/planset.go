@@ -112,6 +112,8 @@ func planPrune(p *SetPlan, views []MachineView, opt SetOptions) {
 	}
 	names := strings.Join(gone, ", ")
 	switch {
+	case !opt.Prune && !opt.Complete:
+		// They may well be in what was not read; there is nothing to be said.
 	case !opt.Prune:
 		p.Left = gone
 	case !opt.Complete:

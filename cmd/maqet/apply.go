@@ -91,6 +91,34 @@ func ownerOf(roots []string) string {
 	return strings.Join(folders, ",")
 }
 
+// partOfFolder is a file that stands for its folder as owner without that folder being
+// read: then what the file does not name may well be in another file. Empty when none.
+func partOfFolder(roots []string) string {
+	for _, root := range roots {
+		if root == "-" || slices.Contains(roots, filepath.Dir(root)) {
+			continue
+		}
+		if info, err := os.Stat(root); err == nil && !info.IsDir() {
+			return root
+		}
+	}
+	return ""
+}
+
+// absence refuses to prune for a file alone, and tells whether what is not in these
+// roots is in no manifest of its owner.
+func (f *applyFlags) absence(roots []string) (proved bool, err error) {
+	part := partOfFolder(roots)
+	switch {
+	case f.owner != "" || part == "":
+		return true, nil
+	case f.prune:
+		return false, usagef("--prune: %s is one file of its folder, and proves nothing about the others; give the folder %s, or --owner", part, filepath.Dir(part))
+	default:
+		return false, nil
+	}
+}
+
 func newApply(a *app) *cobra.Command {
 	var (
 		flags   applyFlags
@@ -125,6 +153,11 @@ stays pending and the exit code is 2.`,
 			if err != nil {
 				return invalid(a, err)
 			}
+			proved, err := flags.absence(set.Roots)
+			if err != nil {
+				return err
+			}
+			set.Complete = set.Complete && proved
 			opt := flags.options(set.Roots)
 			if dryRun {
 				return showPlan(ctx, a, set, opt, format{})

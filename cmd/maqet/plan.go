@@ -40,6 +40,11 @@ Exit code 0 means that nothing is to be done, 2 that something is.`,
 			if err != nil {
 				return invalid(a, err)
 			}
+			proved, err := flags.absence(set.Roots)
+			if err != nil {
+				return err
+			}
+			set.Complete = set.Complete && proved
 			return showPlan(cmd.Context(), a, set, flags.options(set.Roots), f)
 		},
 	}

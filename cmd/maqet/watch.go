@@ -125,6 +125,9 @@ func newWatching(ctx context.Context, a *app, args []string, flags watchFlags) (
 		return nil, nil, err
 	}
 	w := &watch{app: a, rooms: r, roots: roots, log: r.log, systemd: newSystemd(a.env.getenv, r.log)}
+	if _, err := flags.apply.absence(roots); err != nil {
+		return nil, nil, err
+	}
 	opt := flags.apply.options(roots)
 	release, err := w.claim(ctx, opt.Owner)
 	if err != nil {

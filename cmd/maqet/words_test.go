@@ -154,6 +154,34 @@ func TestOwnerOf_roots_areFoldersOnce(t *testing.T) {
 	}
 }
 
+func TestAbsence_fileOfAFolder_provesNothingOfTheOthers(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "a.yaml")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tests := map[string]struct {
+		flags   applyFlags
+		roots   []string
+		proved  bool
+		refused bool
+	}{
+		"a folder":                {applyFlags{prune: true}, []string{dir}, true, false},
+		"a file":                  {applyFlags{}, []string{file}, false, false},
+		"a file, to prune":        {applyFlags{prune: true}, []string{file}, false, true},
+		"a file and its folder":   {applyFlags{prune: true}, []string{file, dir}, true, false},
+		"a file of a named owner": {applyFlags{prune: true, owner: "me"}, []string{file}, true, false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			proved, err := tt.flags.absence(tt.roots)
+			if proved != tt.proved || (err != nil) != tt.refused {
+				t.Errorf("proved %v, error %v", proved, err)
+			}
+		})
+	}
+}
+
 func TestQMPArguments_eachForm_givesTheSameValues(t *testing.T) {
 	tests := map[string]struct {
 		pairs []string
