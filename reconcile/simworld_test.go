@@ -168,10 +168,14 @@ func (p *simProcess) lawful(ctx context.Context, call, name string) {
 	}
 }
 
-// saidNow tells that something was said of a machine in this very instant: then
-// nobody can tell whether it was before or after what is done.
+// saidNow tells that something was said of a machine just now: then nobody can tell
+// whether it was before or after what is done. A word has the time at which it was
+// said, and counts when it is written, which waits for its turn; between a
+// process's last look at the record and what it then does there is a moment too.
 func saidNow(m *state.Machine, now time.Time) bool {
-	return m.Updated.Equal(now) || m.Deleting != nil && m.Deleting.Since.Equal(now) || m.Hold != nil && m.Hold.Since.Equal(now)
+	const moment = time.Second
+	just := func(at time.Time) bool { return !at.After(now) && now.Sub(at) < moment }
+	return just(m.Updated) || m.Deleting != nil && just(m.Deleting.Since) || m.Hold != nil && just(m.Hold.Since)
 }
 
 func (p *simProcess) lawfulStart(m *state.Machine, power manifest.PowerState, now time.Time) {
