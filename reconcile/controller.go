@@ -110,6 +110,8 @@ type supervised struct {
 	ready bool
 	// looked is when the last pass ended.
 	looked time.Time
+	// process is when the process was started that the following is about.
+	process time.Time
 	// listening is true while the watcher has the machine, deaf counts how often
 	// it gave up in a row, and listenAfter is when it may be asked again.
 	listening   bool

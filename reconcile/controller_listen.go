@@ -28,9 +28,14 @@ func (c *Controller) listen(ctx context.Context, r *run) {
 	s := c.machines[r.name]
 	present := r.last.Presence == driver.Alive || r.last.Presence == driver.Unresponsive
 	now := c.engine.cfg.Now()
+	if l := r.last.Launched; l != nil && !l.At.Equal(s.process) {
+		// That an earlier one could not be listened to says nothing of this process.
+		s.process, s.deaf, s.listenAfter, s.hasty = l.At, 0, time.Time{}, false
+	}
 	if present && c.cfg.Watcher != nil && !s.listening && !now.Before(s.listenAfter) {
 		s.listening = true
-		c.goroutines.Go(func() { c.watch(ctx, r.name, s) })
+		process := s.process
+		c.goroutines.Go(func() { c.watch(ctx, r.name, s, process) })
 	}
 	what := driver.Awaited{}
 	if present {
@@ -55,10 +60,10 @@ func (c *Controller) listen(ctx context.Context, r *run) {
 }
 
 // watch listens to one process until it ends or cannot be listened to.
-func (c *Controller) watch(ctx context.Context, name string, s *supervised) {
+func (c *Controller) watch(ctx context.Context, name string, s *supervised, process time.Time) {
 	began := c.engine.cfg.Now()
 	err := c.cfg.Watcher.Watch(ctx, name, func(h driver.Hint) {
-		if !idle(h) {
+		if !idle(h) && !last(h) {
 			c.hinted(name, s)
 		}
 	})
@@ -68,7 +73,7 @@ func (c *Controller) watch(ctx context.Context, name string, s *supervised) {
 	now := c.engine.cfg.Now()
 	c.mu.Lock()
 	s.listening = false
-	if err == nil && now.Sub(began) >= brief {
+	if err == nil && now.Sub(began) >= brief || !process.Equal(s.process) {
 		s.deaf, s.listenAfter = 0, time.Time{}
 	} else {
 		s.deaf++
@@ -96,6 +101,10 @@ func idle(h driver.Hint) bool {
 		return strings.HasPrefix(h.Kind, "VNC_") || strings.HasPrefix(h.Kind, "SPICE_")
 	}
 }
+
+// last tells of an event after which the process ends, or stops its guest, which
+// is told as well. QEMU 7.2 may hang when it is asked something while it ends.
+func last(h driver.Hint) bool { return h.Kind == "SHUTDOWN" }
 
 // hinted has a machine looked at now, or soon when it was just looked at.
 func (c *Controller) hinted(name string, s *supervised) {
