@@ -29,6 +29,8 @@ func (r *rig) poweredOff(t *testing.T) (*manifest.VirtualMachine, *watching) {
 	w.await(driver.HintConnected)
 	r.must(r.SetPaused(t.Context(), "web", false))
 	w.await("SHUTDOWN")
+	// The action that was set: the guest is kept, stopped.
+	w.await("STOP")
 	return vm, w
 }
 
