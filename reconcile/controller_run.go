@@ -158,20 +158,25 @@ func (c *Controller) stateWritten(err error) {
 	c.condition(ConditionStateNotWritten, "WriteFailed", err.Error())
 }
 
-// condition sets a condition of the controller, or with no reason ends it.
-func (c *Controller) condition(kind, reason, message string) {
+// condition sets a condition of the controller, or with no reason ends it, and
+// tells whether that is news.
+func (c *Controller) condition(kind, reason, message string) (news bool) {
 	c.mu.Lock()
 	old, was := c.conditions[kind]
 	now := c.engine.cfg.Now()
-	if reason == "" {
+	switch {
+	case reason == "":
 		delete(c.conditions, kind)
-	} else {
+		news = was
+	default:
 		next := state.Condition{Type: kind, Status: "True", Reason: reason, Message: message, LastTransitionTime: now}
 		if was {
 			next.LastTransitionTime = old.LastTransitionTime
 		}
 		c.conditions[kind] = next
+		news = next != old
 	}
 	c.mu.Unlock()
 	c.tell(false)
+	return news
 }

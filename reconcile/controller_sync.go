@@ -160,5 +160,7 @@ func (f *follower) say(set *manifest.Set, faults manifest.Errors, report SyncRep
 	if len(report.Problems) > 0 {
 		reason, message = "Guard", problemWords(report.Problems)
 	}
-	f.condition(ConditionPruneRefused, reason, message)
+	if f.condition(ConditionPruneRefused, reason, message) && reason != "" {
+		f.log.Error("nothing is pruned", "why", message)
+	}
 }
