@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,6 +28,11 @@ type Host struct {
 	State, Run string
 	// Binary is the built maqet.
 	Binary string
+	// Environment, when set, is all of the commands' environment, which then finds
+	// the folders by itself.
+	Environment []string
+	// Credential is the user that commands run as; nil is the test's own.
+	Credential *syscall.Credential
 }
 
 // New makes folders for one test and sees to it that no QEMU outlives it.
@@ -59,6 +65,12 @@ func (h *Host) Env() []string {
 func (h *Host) Command(args ...string) *exec.Cmd {
 	cmd := exec.Command(h.Binary, args...)
 	cmd.Env = append(os.Environ(), h.Env()...)
+	if h.Environment != nil {
+		cmd.Env = slices.Clone(h.Environment)
+	}
+	if h.Credential != nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: h.Credential}
+	}
 	return cmd
 }
 
