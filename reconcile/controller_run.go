@@ -164,11 +164,10 @@ func (c *Controller) condition(kind, reason, message string) (news bool) {
 	c.mu.Lock()
 	old, was := c.conditions[kind]
 	now := c.engine.cfg.Now()
-	switch {
-	case reason == "":
+	if reason == "" {
 		delete(c.conditions, kind)
 		news = was
-	default:
+	} else {
 		next := state.Condition{Type: kind, Status: "True", Reason: reason, Message: message, LastTransitionTime: now}
 		if was {
 			next.LastTransitionTime = old.LastTransitionTime

@@ -274,7 +274,7 @@ func TestObserve_recordThatSaysNothing_neitherEndsNorChangesTheMachine(t *testin
 		r.must(err)
 		for _, text := range []string{"{}", "null", `{"version":1}`, `{"version":1,"uid":"web"}`} {
 			t.Run(filepath.Base(path)+" "+text, func(t *testing.T) {
-				defer func() { r.must(os.WriteFile(path, good, 0o600)) }()
+				defer func() { r.must(os.WriteFile(path, good, 0o600)) }() //nolint:gosec // a file of the test's own layout
 				r.must(os.WriteFile(path, []byte(text), 0o600))
 				if o := r.observe(vm, driver.DepthBrief, driver.Unknown); o.Reason != driver.ReasonLookFailed {
 					t.Errorf("observed %s: %s", o.Reason, o.Message)
