@@ -54,7 +54,7 @@ func TestWatch_folderIsALink_followsEachSwap(t *testing.T) {
 		w.must(os.RemoveAll(filepath.Join(base, fmt.Sprintf("rev%d", n-1))))
 		w.Phase(t, name, "Running")
 		if n > 2 {
-			deadline(t, "the machine of the last revision is pruned", settled, func() bool { return len(w.QEMUs()[vmName(n-1)]) == 0 })
+			deadline(t, "the machine of the last revision is pruned", func() bool { return len(w.QEMUs()[vmName(n-1)]) == 0 })
 		}
 	}
 	if got := w.PID(t, "vm0"); got != first {
@@ -189,7 +189,7 @@ func TestWatch_mounts_stopNobody(t *testing.T) {
 	w.tree(w.dir, "vm0", "vm1", "vm2", "vm3")
 	w.Phase(t, "vm3", "Running")
 	unmount()
-	deadline(t, "what was only in the mounted one is pruned", settled, func() bool { return len(w.QEMUs()["vm3"]) == 0 })
+	deadline(t, "what was only in the mounted one is pruned", func() bool { return len(w.QEMUs()["vm3"]) == 0 })
 	if got := w.PID(t, "vm0"); got != before["vm0"] {
 		t.Errorf("vm0 is %d, was %d", got, before["vm0"])
 	}

@@ -79,8 +79,8 @@ func TestWatch_prune_needsProofOfAbsence(t *testing.T) {
 	w.converges("vm3")
 	w.same(map[string]int{"vm0": before["vm0"], "vm1": before["vm1"], "vm2": before["vm2"], "vm3": w.PID(t, "vm3")}, "an incomplete listing")
 	w.remove("broken.yaml")
-	deadline(t, "vm1 is pruned once all was read", settled, func() bool { return len(w.QEMUs()["vm1"]) == 0 })
-	deadline(t, "vm1 is forgotten", settled, func() bool { return w.Status(t, "vm1").Phase == "" })
+	deadline(t, "vm1 is pruned once all was read", func() bool { return len(w.QEMUs()["vm1"]) == 0 })
+	deadline(t, "vm1 is forgotten", func() bool { return w.Status(t, "vm1").Phase == "" })
 
 	// All at once is a mistake until somebody says otherwise.
 	for _, name := range []string{"vm0", "vm2", "vm3"} {
@@ -92,7 +92,7 @@ func TestWatch_prune_needsProofOfAbsence(t *testing.T) {
 	}
 	w.watch.Kill()
 	w.begin("--prune", "--prune-all")
-	deadline(t, "all are pruned with --prune-all", settled, func() bool { return len(w.QEMUs()) == 0 })
+	deadline(t, "all are pruned with --prune-all", func() bool { return len(w.QEMUs()) == 0 })
 }
 
 // TestWatch_withoutPrune_namesWhatIsLeft deletes nothing, and supervises it.

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -285,13 +284,10 @@ func TestWatch_hangup_looksAgain(t *testing.T) {
 	}
 }
 
-// settled bounds waits for what nothing tells of.
-const settled = host.Settle
-
-// deadline fails a test that would wait for longer.
-func deadline(t *testing.T, what string, d time.Duration, ok func() bool) {
+// deadline waits for what nothing tells of, and fails the test when it never comes.
+func deadline(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	if !host.Eventually(d, ok) {
-		t.Fatalf("%s: not within %s", what, d)
+	if !host.Eventually(host.Settle, ok) {
+		t.Fatalf("%s: not within %s", what, host.Settle)
 	}
 }

@@ -17,7 +17,8 @@ const ordinary = 54321
 // the tests run as root, else whoever runs them. Its folders are those of XDG.
 func newUser(t *testing.T) *watching {
 	t.Helper()
-	base, err := os.MkdirTemp("", "mqu")
+	// Not t.TempDir: other users may not enter it.
+	base, err := os.MkdirTemp("", "mqu") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,11 +39,11 @@ func newUser(t *testing.T) *watching {
 			t.Fatal(err)
 		}
 	}
-	w.Host.State = filepath.Join(home, ".local", "state", "maqet")
+	w.State = filepath.Join(home, ".local", "state", "maqet")
 	w.Host.Run = filepath.Join(runtime, "maqet")
-	w.Host.Environment = []string{"HOME=" + home, "XDG_RUNTIME_DIR=" + runtime, "PATH=" + os.Getenv("PATH"), "USER=ordinary"}
+	w.Environment = []string{"HOME=" + home, "XDG_RUNTIME_DIR=" + runtime, "PATH=" + os.Getenv("PATH"), "USER=ordinary"}
 	if os.Getuid() == 0 {
-		w.Host.Credential = &syscall.Credential{Uid: ordinary, Gid: ordinary}
+		w.Credential = &syscall.Credential{Uid: ordinary, Gid: ordinary}
 		for _, dir := range []string{w.dir, home, runtime} {
 			if err := os.Chown(dir, ordinary, ordinary); err != nil {
 				t.Fatal(err)
