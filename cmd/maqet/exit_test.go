@@ -35,6 +35,7 @@ func TestExitCode_eachError_hasItsCode(t *testing.T) {
 		"manifests":          {t.Context(), manifest.Errors{{Msg: "no"}}, exitInvalid},
 		"not found":          {t.Context(), wrapped(reconcile.ErrNotFound), exitInvalid},
 		"owned":              {t.Context(), wrapped(reconcile.ErrOwned), exitInvalid},
+		"watched":            {t.Context(), wrapped(reconcile.ErrWatched), exitInvalid},
 		"immutable":          {t.Context(), wrapped(reconcile.ErrImmutable), exitInvalid},
 		"exists":             {t.Context(), wrapped(reconcile.ErrExists), exitInvalid},
 		"prune":              {t.Context(), wrapped(reconcile.ErrPruneGuard), exitInvalid},
