@@ -48,6 +48,7 @@ const (
 	IntentStop     IntentKind = "Stop"
 	IntentRestart  IntentKind = "Restart"
 	IntentSnapshot IntentKind = "Snapshot"
+	IntentRestore  IntentKind = "Restore"
 )
 
 // Stage is how hard a stop is pressed.
@@ -74,11 +75,11 @@ type Intent struct {
 	Who string `json:"who"`
 	// UID is the machine's uuid: an intent for another process is void.
 	UID string `json:"uid"`
-	// Snapshot is what is being taken.
+	// Snapshot is what is being taken or loaded.
 	Snapshot *SnapshotIntent `json:"snapshot,omitempty"`
 }
 
-// SnapshotIntent is a snapshot being taken by a job of QEMU.
+// SnapshotIntent is a snapshot being taken, or loaded, by a job of QEMU.
 type SnapshotIntent struct {
 	Tag    string                  `json:"tag"`
 	Method manifest.SnapshotMethod `json:"method"`

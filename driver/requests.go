@@ -1,6 +1,10 @@
 package driver
 
-import "github.com/maqet/maqet/manifest"
+import (
+	"time"
+
+	"github.com/maqet/maqet/manifest"
+)
 
 // Depth is how much Observe asks.
 type Depth int
@@ -50,4 +54,27 @@ type StartRequest struct {
 	Generation int64
 	// Paused starts with the vCPUs stopped.
 	Paused bool
+	// From starts the machine as it was when this snapshot was taken: with the spec
+	// and the identity that are recorded, whatever VM says. Nil starts VM.
+	From *SnapshotRecord
+}
+
+// RestoreReport says what setting disks back has done.
+type RestoreReport struct {
+	// Tag is the snapshot.
+	Tag string `json:"tag"`
+	// Disks are those that hold again what they held then, Untouched those that
+	// are as they were before.
+	Disks     []string `json:"disks"`
+	Untouched []string `json:"untouched,omitempty"`
+	// Method, Taken and Consistency are the snapshot's; Method and Consistency are
+	// empty for one that maqet did not take.
+	Method      manifest.SnapshotMethod `json:"method,omitempty"`
+	Taken       time.Time               `json:"taken,omitzero"`
+	Consistency string                  `json:"consistency,omitempty"`
+	// MemoryNotRestored tells that the snapshot has memory too, which stays where
+	// it is: the guest will boot.
+	MemoryNotRestored bool `json:"memoryNotRestored,omitempty"`
+	// Note says in words what a person has to know.
+	Note string `json:"note,omitempty"`
 }

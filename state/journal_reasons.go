@@ -55,6 +55,11 @@ const (
 	EventSnapshotDeleted = "SnapshotDeleted"
 	// EventSnapshotForgotten is a Snapshot object whose record was removed.
 	EventSnapshotForgotten = "SnapshotForgotten"
+	// EventRestoring is a machine that is to be set back to a snapshot, EventRestored
+	// one that is, EventRestoreFailed one of which that has failed.
+	EventRestoring     = "RestoringSnapshot"
+	EventRestored      = "SnapshotRestored"
+	EventRestoreFailed = "RestoreFailed"
 	// EventStopped is a process that ended since maqet asked for it.
 	EventStopped = "Stopped"
 	// EventGuestPowerOff is a guest that powered itself off.
@@ -86,6 +91,7 @@ func Reasons() []string {
 		EventPaused, EventResumed, EventCancelled, EventReady, EventNotReady,
 		EventRestartRequired, EventDrifted, EventManifestInvalid,
 		EventSaving, EventSnapshotTaken, EventSnapshotDeleted, EventSnapshotForgotten,
+		EventRestoring, EventRestored, EventRestoreFailed,
 		EventStopped, EventGuestPowerOff, EventSignal, EventCrash, EventPanic, EventWatchdog, EventQuit, EventHostReboot, EventStartFailed,
 		EventStepFailed,
 	}

@@ -29,6 +29,9 @@ type Machine struct {
 	Hold *Hold `json:"hold,omitempty"`
 	// Deleting is a delete that was asked for and is not over.
 	Deleting *Deletion `json:"deleting,omitempty"`
+	// Restore is a snapshot that the machine is to be set back to; nil when nobody
+	// asked for that, or when it is done.
+	Restore *Restore `json:"restore,omitempty"`
 	// Restarts counts cold starts after the first one of this object.
 	Restarts int `json:"restarts,omitempty"`
 	// Starts counts every start.
@@ -107,6 +110,25 @@ type Deletion struct {
 	DeleteDisks bool `json:"deleteDisks,omitempty"`
 	// Prune tells that the object vanished from its owner's manifests.
 	Prune bool `json:"prune,omitempty"`
+}
+
+// Restore is an asked-for return to a snapshot. It lasts until the machine is as it
+// was then, until that has proved impossible, or until somebody asks for something else.
+type Restore struct {
+	// Snapshot is the tag.
+	Snapshot string    `json:"snapshot"`
+	Since    time.Time `json:"since"`
+	Who      string    `json:"who"`
+	// DisksOnly leaves the memory of a Full snapshot where it is.
+	DisksOnly bool `json:"disksOnly,omitempty"`
+	// Launched is true once a QEMU was started as the snapshot's record says, for its
+	// memory to be loaded into.
+	Launched bool `json:"launched,omitempty"`
+	// Failed is why loading failed halfway: the disks may be those of then or of before,
+	// and the guest is started cold as it was then.
+	Failed string `json:"failed,omitempty"`
+	// GaveUp is why that start failed too; then nothing more is tried.
+	GaveUp string `json:"gaveUp,omitempty"`
 }
 
 // Condition is a Kubernetes-shaped condition.

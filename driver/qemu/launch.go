@@ -10,6 +10,7 @@ import (
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/driver/qmp"
 	"github.com/maqet/maqet/internal/layout"
+	"github.com/maqet/maqet/manifest"
 )
 
 // StartError is a QEMU that ended before it answered.
@@ -63,11 +64,11 @@ func (d *Driver) prepare(name string) error {
 // start does the work of Start and returns the pid.
 func (d *Driver) start(ctx context.Context, req driver.StartRequest) (int, error) {
 	name := req.VM.Metadata.Name
-	account, err := accountOf(req.VM)
+	vm, cmd, record, err := d.compose(ctx, req)
 	if err != nil {
 		return 0, err
 	}
-	cmd, record, err := d.compose(ctx, req)
+	account, err := accountOf(vm)
 	if err != nil {
 		return 0, err
 	}
@@ -79,7 +80,7 @@ func (d *Driver) start(ctx context.Context, req driver.StartRequest) (int, error
 	if err := d.clearForStart(name); err != nil {
 		return 0, err
 	}
-	l, err := d.newLaunch(ctx, req.VM, cmd, record, account)
+	l, err := d.newLaunch(ctx, vm, cmd, record, account)
 	if err != nil {
 		return 0, errors.Join(err, d.removeRun(name))
 	}
@@ -96,22 +97,30 @@ func (d *Driver) start(ctx context.Context, req driver.StartRequest) (int, error
 	return l.child.pid, nil
 }
 
-// compose makes the command line and the launch record that goes with it.
-func (d *Driver) compose(ctx context.Context, req driver.StartRequest) (Command, *driver.Launched, error) {
-	id, host, err := d.identify(ctx, req.VM)
-	if err != nil {
-		return Command{}, nil, err
+// compose is the object that is really started, its command line, and the launch
+// record that goes with it.
+func (d *Driver) compose(ctx context.Context, req driver.StartRequest) (*manifest.VirtualMachine, Command, *driver.Launched, error) {
+	vm := req.VM
+	id, host, err := d.identify(ctx, vm)
+	if err == nil && req.From != nil {
+		vm, id, err = startedFrom(vm, id, req.From)
 	}
-	cmd, err := Render(RenderInput{VM: req.VM, Identity: id, Host: host, Layout: d.layout, Paused: req.Paused})
+	if err == nil && req.From != nil {
+		host, err = d.hostOf(ctx, vm)
+	}
 	if err != nil {
-		return Command{}, nil, err
+		return nil, Command{}, nil, err
+	}
+	cmd, err := Render(RenderInput{VM: vm, Identity: id, Host: host, Layout: d.layout, Paused: req.Paused})
+	if err != nil {
+		return nil, Command{}, nil, err
 	}
 	boot, err := d.proc.bootID()
 	if err != nil {
-		return Command{}, nil, err
+		return nil, Command{}, nil, err
 	}
-	return cmd, &driver.Launched{
-		Version: driver.LaunchedVersion, UID: id.UID, Argv: cmd.Argv, Spec: req.VM.Spec, Generation: req.Generation,
+	return vm, cmd, &driver.Launched{
+		Version: driver.LaunchedVersion, UID: id.UID, Argv: cmd.Argv, Spec: vm.Spec, Generation: req.Generation,
 		Machine: id.Machine.Type, Identity: id, QEMU: host.Version, BootID: boot,
 	}, nil
 }

@@ -46,11 +46,7 @@ func (d *Driver) identify(ctx context.Context, vm *manifest.VirtualMachine) (dri
 
 // allocate is the recorded identity with what vm needs beyond it, not yet recorded.
 func (d *Driver) allocate(ctx context.Context, vm *manifest.VirtualMachine) (id driver.Identity, host driver.Host, changed bool, err error) {
-	binary := ""
-	if vm.Spec.Emulator != nil {
-		binary = vm.Spec.Emulator.Binary
-	}
-	if host, err = d.prober.Host(ctx, binary); err != nil {
+	if host, err = d.hostOf(ctx, vm); err != nil {
 		return id, host, false, err
 	}
 	recorded, err := d.readIdentity(vm.Metadata.Name)
@@ -62,6 +58,15 @@ func (d *Driver) allocate(ctx context.Context, vm *manifest.VirtualMachine) (id 
 	}
 	id, changed, err = Allocate(id, vm, host, rand.Reader, d.now())
 	return id, host, changed, err
+}
+
+// hostOf is what the binary that vm names can do.
+func (d *Driver) hostOf(ctx context.Context, vm *manifest.VirtualMachine) (driver.Host, error) {
+	binary := ""
+	if vm.Spec.Emulator != nil {
+		binary = vm.Spec.Emulator.Binary
+	}
+	return d.prober.Host(ctx, binary)
 }
 
 // writeIdentity writes the identity beside the disks. It and the folders it lies in

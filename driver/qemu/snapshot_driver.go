@@ -35,10 +35,30 @@ func (d *Driver) DeleteSnapshot(ctx context.Context, vm *manifest.VirtualMachine
 	return d.snapshots().remove(ctx, vm, obs, tag)
 }
 
+// LoadSnapshot begins to set disks and memory of a machine that runs, or is paused,
+// back to a Full snapshot: by a job of its QEMU, which must have just the devices that
+// the snapshot's had ([driver.DeviceDifferences]). The guest is stopped before, and
+// [Driver.FinishLoad] tells whether it may run again. What forbids it is a
+// [*BlockedError], and then the guest runs on as before.
+func (d *Driver) LoadSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) error {
+	return d.snapshots().load(ctx, vm, obs, req)
+}
+
+// FinishLoad tells whether a snapshot that was to be loaded is, and dismisses the job
+// then. While it runs it returns [ErrSnapshotRunning]. After a [*JobError] the disks may
+// hold what they held then or what they held before, and the guest must not run on;
+// the job is left with QEMU, as the sign of that.
+func (d *Driver) FinishLoad(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) error {
+	if err := d.snapshots().finishLoad(ctx, vm, req); err != nil {
+		return err
+	}
+	return fail("restore", vm.Metadata.Name, d.sawReady(vm.Metadata.Name, req.Tag, obs), "")
+}
+
 // RestoreSnapshot gives the disks of a stopped machine the content they had when the
 // snapshot was taken: all disks of its record, or none of them. What was written
 // since is lost. Memory is not restored, and a running machine is refused.
-func (d *Driver) RestoreSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, tag string) (RestoreReport, error) {
+func (d *Driver) RestoreSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, tag string) (driver.RestoreReport, error) {
 	return d.snapshots().restore(ctx, vm, obs, tag)
 }
 

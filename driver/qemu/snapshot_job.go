@@ -29,29 +29,16 @@ func (e *JobError) Error() string {
 const jobConcluded = "concluded"
 
 // begin starts the job that saves memory and disks.
-//
-// QEMU 7.2 does the whole work of the job in its main loop. It reports at once that
-// the job runs, but answers the command, and every other one of any client, only
-// when the job is over. So what proves the beginning is either the answer or that
-// event, and a long job outlives the wait for an answer.
 func (s *snapshots) begin(ctx context.Context, vm *manifest.VirtualMachine, draft driver.SnapshotRecord, job string) error {
 	name, begun := vm.Metadata.Name, false
 	err := s.visit(ctx, name, func(ctx context.Context, c *qmp.Conn) error {
 		if err := freeJob(ctx, c, job); err != nil {
 			return err
 		}
-		events := c.Subscribe()
-		defer events.Close()
-		call := qmp.NewCall("snapshot-save", map[string]any{
+		var err error
+		begun, err = s.submit(ctx, c, job, qmp.NewCall("snapshot-save", map[string]any{
 			"job-id": job, "tag": draft.Tag, "vmstate": vmstateDisk(vm, draft.Disks), "devices": draft.Disks,
-		}, nil)
-		if err := c.Send(ctx, call); err != nil {
-			return err
-		}
-		wait, cancel := s.answer(ctx)
-		defer cancel()
-		err := call.Wait(wait)
-		begun = sawJob(events, job)
+		}, nil))
 		return err
 	})
 	var refused *qmp.Error
@@ -65,6 +52,24 @@ func (s *snapshots) begin(ctx context.Context, vm *manifest.VirtualMachine, draf
 		// QEMU may still do it. The draft tells the next look what it is.
 		return err
 	}
+}
+
+// submit sends the command that begins a job and tells whether QEMU has begun it.
+//
+// QEMU 7.2 does the whole work of saving and loading memory in its main loop. It
+// reports at once that the job runs, but answers the command, and every other one of
+// any client, only when the job is over. So what proves the beginning is either the
+// answer or that event, and a long job outlives the wait for an answer.
+func (s *snapshots) submit(ctx context.Context, c *qmp.Conn, job string, call *qmp.Call) (begun bool, err error) {
+	events := c.Subscribe()
+	defer events.Close()
+	if err := c.Send(ctx, call); err != nil {
+		return false, err
+	}
+	wait, cancel := s.answer(ctx)
+	defer cancel()
+	err = call.Wait(wait)
+	return err == nil || sawJob(events, job), err
 }
 
 // answer limits the wait for the answer to one command.

@@ -36,7 +36,7 @@ func TestSnapshots_ofAStoppedMachine_takeRestoreDelete(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := RestoreReport{
+	want := driver.RestoreReport{
 		Tag: "before", Disks: []string{"given", "root"}, Untouched: []string{"ro"}, Method: manifest.SnapshotDisk, Taken: record.Taken,
 		Consistency: ConsistencyStopped, Note: "not in the snapshot and as they were: ro",
 	}

@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -29,6 +30,8 @@ func (b Blocker) String() string {
 
 // BlockedError is a snapshot that was not begun, since something forbids it.
 type BlockedError struct {
+	// Op is what was to be done with it; empty for taking it.
+	Op string
 	// Tag is the snapshot's name.
 	Tag string
 	// Blockers are all the reasons.
@@ -41,7 +44,7 @@ func (e *BlockedError) Error() string {
 	for i, b := range e.Blockers {
 		parts[i] = b.String()
 	}
-	return "cannot take " + e.Tag + ": " + strings.Join(parts, "; ")
+	return "cannot " + cmp.Or(e.Op, "take") + " " + e.Tag + ": " + strings.Join(parts, "; ")
 }
 
 // SnapshotPreflight names everything that keeps a snapshot of that method from

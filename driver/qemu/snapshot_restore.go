@@ -6,62 +6,41 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/manifest"
 )
 
-// RestoreReport says what a restore has done.
-type RestoreReport struct {
-	// Tag is the snapshot.
-	Tag string `json:"tag"`
-	// Disks are those that hold again what they held then, Untouched those that
-	// are as they were before the restore.
-	Disks     []string `json:"disks"`
-	Untouched []string `json:"untouched,omitempty"`
-	// Method, Taken and Consistency are the snapshot's; Method and Consistency are
-	// empty for one that maqet did not take.
-	Method      manifest.SnapshotMethod `json:"method,omitempty"`
-	Taken       time.Time               `json:"taken,omitzero"`
-	Consistency string                  `json:"consistency,omitempty"`
-	// MemoryNotRestored tells that the snapshot has memory too, which stays where
-	// it is: the guest will boot.
-	MemoryNotRestored bool `json:"memoryNotRestored,omitempty"`
-	// Note says in words what a person has to know.
-	Note string `json:"note,omitempty"`
-}
-
 // restore reverts the disks of a stopped machine.
-func (s *snapshots) restore(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, tag string) (RestoreReport, error) {
+func (s *snapshots) restore(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, tag string) (driver.RestoreReport, error) {
 	const op = "restore"
 	name := vm.Metadata.Name
 	ctx, cancel := s.limit(ctx)
 	defer cancel()
 	if obs.Presence != driver.Absent {
-		return RestoreReport{}, notStopped(name, obs)
+		return driver.RestoreReport{}, notStopped(name, obs)
 	}
 	record, err := s.record(name, tag)
 	if err != nil {
-		return RestoreReport{}, snapshotError(name, op, err)
+		return driver.RestoreReport{}, snapshotError(name, op, err)
 	}
 	disks, others := restorable(vm, obs, record)
 	paths, err := s.paths(vm, disks)
 	if err != nil {
-		return RestoreReport{}, snapshotError(name, op, err)
+		return driver.RestoreReport{}, snapshotError(name, op, err)
 	}
 	found, err := offlinePlace{s.images, paths}.look(ctx)
 	if err != nil {
-		return RestoreReport{}, snapshotError(name, op, err)
+		return driver.RestoreReport{}, snapshotError(name, op, err)
 	}
 	// Whether the memory is there as well is no matter here: it is not restored.
 	if err := found.verify(driver.SnapshotRecord{Tag: tag, Disks: disks}); err != nil {
-		return RestoreReport{}, snapshotError(name, op, err)
+		return driver.RestoreReport{}, snapshotError(name, op, err)
 	}
 	if err := s.images.RevertSnapshot(ctx, paths, tag); err != nil {
-		return RestoreReport{}, snapshotError(name, op, err)
+		return driver.RestoreReport{}, snapshotError(name, op, err)
 	}
-	report := RestoreReport{Tag: tag, Disks: disks, Untouched: others}
+	report := driver.RestoreReport{Tag: tag, Disks: disks, Untouched: others}
 	for _, d := range disks {
 		at := found.find(d, tag)
 		report.MemoryNotRestored = report.MemoryNotRestored || at.VMStateSize > 0
@@ -70,7 +49,7 @@ func (s *snapshots) restore(ctx context.Context, vm *manifest.VirtualMachine, ob
 	if record != nil {
 		report.Method, report.Taken, report.Consistency = record.Method, record.Taken, record.Consistency
 	}
-	report.Note = report.note()
+	report.Note = restoreNote(report)
 	s.log.InfoContext(ctx, "snapshot restored", "vm", name, "tag", tag, "disks", disks)
 	return report, nil
 }
@@ -97,8 +76,8 @@ func restorable(vm *manifest.VirtualMachine, obs driver.Observed, record *driver
 	return in, slices.DeleteFunc(all, func(d string) bool { return slices.Contains(in, d) })
 }
 
-// note is what a person has to know about a restore that was done.
-func (r RestoreReport) note() string {
+// restoreNote is what a person has to know about disks that were set back.
+func restoreNote(r driver.RestoreReport) string {
 	var notes []string
 	switch {
 	case r.MemoryNotRestored:

@@ -1,0 +1,57 @@
+package driver
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// DeviceDifferences are the ways in which two guests differ that forbid loading the
+// memory of one into the other, in words; empty when there are none. QEMU itself
+// notices only some of them, and after the others it and the guest disagree about
+// what is there. Without an observation of the guest of then nothing can be said.
+func DeviceDifferences(then, now *Guest) []string {
+	if then == nil || now == nil || then.Brief || now.Brief {
+		return []string{"the devices are not known"}
+	}
+	var all []string
+	differ := func(what string, a, b any) {
+		if a != b {
+			all = append(all, fmt.Sprintf("%s: %v then, %v now", what, a, b))
+		}
+	}
+	differ("machine type", then.MachineType, now.MachineType)
+	differ("CPU model", then.CPUModel, now.CPUModel)
+	differ("vCPUs", then.CPUs, now.CPUs)
+	differ("topology", then.Topology, now.Topology)
+	differ("memory", then.Memory, now.Memory)
+	a, b := devicesOf(then), devicesOf(now)
+	for _, name := range slices.Sorted(maps.Keys(a)) {
+		if _, there := b[name]; !there {
+			all = append(all, name+" was there then and is not now")
+		} else {
+			differ(name, a[name], b[name])
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(b)) {
+		if _, there := a[name]; !there {
+			all = append(all, name+" is there now and was not then")
+		}
+	}
+	return all
+}
+
+// devicesOf are a guest's devices, by name, with what the guest knows them by.
+func devicesOf(g *Guest) map[string]string {
+	all := map[string]string{}
+	for _, d := range g.Disks {
+		all["disk "+d.Name] = d.Driver
+	}
+	for _, n := range g.NICs {
+		all["nic "+n.Name] = n.Model + " " + n.MAC
+	}
+	for _, d := range g.Devices {
+		all["device "+d.Name] = d.Driver
+	}
+	return all
+}

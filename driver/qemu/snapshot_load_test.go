@@ -1,0 +1,121 @@
+package qemu
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/maqet/maqet/driver"
+)
+
+// newLoadBench is a running machine with a finished Full snapshot "full".
+func newLoadBench(t *testing.T) *snapBench {
+	t.Helper()
+	b := newSnapBench(t)
+	b.start(t)
+	b.do(t, "cont", nil, nil)
+	if err := b.take(t.Context(), b.vm, b.observe(t), fullIntent("full")); err != nil {
+		t.Fatal(err)
+	}
+	b.awaitJob(t)
+	if err := b.finish(t.Context(), b.vm, b.observe(t), fullIntent("full")); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func (b *snapBench) runState(t *testing.T) string {
+	t.Helper()
+	var status struct{ Status string }
+	b.do(t, "query-status", nil, &status)
+	return status.Status
+}
+
+func TestLoadSnapshot_sameDevices_isLoadedAndTheGuestStaysStopped(t *testing.T) {
+	b := newLoadBench(t)
+	if err := b.load(t.Context(), b.vm, b.observe(t), fullIntent("full")); err != nil {
+		t.Fatal(err)
+	}
+	if job := b.awaitJob(t); job.Error != "" {
+		t.Fatalf("the job failed: %s", job.Error)
+	}
+	if state := b.runState(t); state != "paused" {
+		t.Errorf("QEMU says %s: whether the guest may go on is not for the job to say", state)
+	}
+	if err := b.finishLoad(t.Context(), b.vm, fullIntent("full")); err != nil {
+		t.Fatal(err)
+	}
+	if jobs := b.jobs(t); len(jobs) != 0 {
+		t.Errorf("QEMU still has the jobs %v", jobs)
+	}
+}
+
+// What forbids a load is found before anything has changed, and the guest runs on.
+func TestLoadSnapshot_forbidden_guestRunsOn(t *testing.T) {
+	b := newLoadBench(t)
+	for _, c := range []struct {
+		name, want string
+		spoil      func(t *testing.T, obs *driver.Observed)
+	}{
+		{"another device", "nic lan is there now", func(_ *testing.T, obs *driver.Observed) {
+			obs.Guest.NICs = append(obs.Guest.NICs, driver.GNIC{Name: "lan", Model: "e1000"})
+		}},
+		{"a vCPU more", "vCPUs: 1 then, 2 now", func(_ *testing.T, obs *driver.Observed) { obs.Guest.CPUs = 2 }},
+		{"another machine", "another machine", func(_ *testing.T, obs *driver.Observed) { obs.Guest.UID = "11111111-2222-3333-4444-555555555555" }},
+		{"a dirty bitmap", "dirty bitmap", func(_ *testing.T, obs *driver.Observed) { obs.Guest.Disks[0].Bitmaps = []string{"b0"} }},
+		{"a disk lost its tag", "is not on data", func(t *testing.T, _ *driver.Observed) {
+			t.Helper()
+			b.do(t, "blockdev-snapshot-delete-internal-sync", map[string]any{"device": "data", "name": "full"}, nil)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			obs := b.observe(t)
+			c.spoil(t, &obs)
+			err := b.load(t.Context(), b.vm, obs, fullIntent("full"))
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("the error is %v, want one with %q", err, c.want)
+			}
+			if state := b.runState(t); state != "running" {
+				t.Errorf("QEMU says %s afterwards", state)
+			}
+			if jobs := b.jobs(t); len(jobs) != 0 {
+				t.Errorf("QEMU has the jobs %v", jobs)
+			}
+		})
+	}
+}
+
+// A job that failed stays with QEMU: it is what forbids to continue the guest, also to
+// whoever looks after this process has died.
+func TestFinishLoad_jobFailed_jobStays(t *testing.T) {
+	b := newLoadBench(t)
+	b.do(t, "stop", nil, nil)
+	b.do(t, "snapshot-load", map[string]any{"job-id": snapJob, "tag": "none", "vmstate": "root", "devices": bothDisks}, nil)
+	b.awaitJob(t)
+	err := b.finishLoad(t.Context(), b.vm, fullIntent("none"))
+	var job *JobError
+	if !errors.As(err, &job) || !strings.Contains(job.Reason, "none") {
+		t.Errorf("the error is %v", err)
+	}
+	if jobs := b.jobs(t); len(jobs) != 1 {
+		t.Errorf("QEMU has the jobs %v", jobs)
+	}
+}
+
+func TestStartedFrom_takesSpecAndIdentityOfThen(t *testing.T) {
+	b := newLoadBench(t)
+	record := b.recorded(t, "full")
+	record.Launched.Identity = driver.Identity{UID: snapUID, MACs: map[string]string{"lan": "52:54:00:00:00:07"}}
+	record.Launched.Spec.Disks = b.vm.Spec.Disks[:1]
+	vm, id, err := startedFrom(b.vm, driver.Identity{UID: snapUID}, record)
+	if err != nil || len(vm.Spec.Disks) != 1 || id.MACs["lan"] == "" || vm.Metadata.Name != "web" {
+		t.Errorf("started from it are %+v, %+v, %v", vm, id, err)
+	}
+	if _, _, err := startedFrom(b.vm, driver.Identity{UID: "another"}, record); err == nil {
+		t.Error("another machine was started from it")
+	}
+	record.Launched = nil
+	if _, _, err := startedFrom(b.vm, driver.Identity{UID: snapUID}, record); err == nil {
+		t.Error("it was started from a record without a launch")
+	}
+}
