@@ -66,6 +66,8 @@ func (s Step) seen(obs driver.Observed) (message string, ok bool) {
 	case StepDeleteSnapshot:
 		_, exists := obs.Snapshots[s.Snapshot]
 		return "snapshot " + s.Snapshot + " is deleted", !exists
+	case StepLoadSnapshot, StepFinishLoad, StepFailRestore, StepRevertDisks, StepEndRestore:
+		return s.seenRestore(obs)
 	case StepForget:
 		return "deleted", obs.Presence == driver.Absent
 	case StepForgetSnapshot:
@@ -110,11 +112,30 @@ func (s Step) seenTake(obs driver.Observed) (string, bool) {
 	return "snapshot " + s.Snapshot + " is taken", exists || !obs.SnapshotsKnown
 }
 
+func (s Step) seenRestore(obs driver.Observed) (string, bool) {
+	switch s.Kind {
+	case StepLoadSnapshot:
+		return "loading snapshot " + s.Snapshot, true
+	case StepFinishLoad:
+		return "snapshot " + s.Snapshot + " is restored, with memory", obs.Presence == driver.Alive
+	case StepRevertDisks:
+		return "disks set back to snapshot " + s.Snapshot, true
+	case StepFailRestore:
+		return "snapshot " + s.Snapshot + " could not be loaded: " + s.Why, true
+	default:
+		return "snapshot " + s.Snapshot + " is not restored: " + s.Why, true
+	}
+}
+
 // begins says what a step is about to do.
 func (s Step) begins() string {
 	switch s.Kind {
-	case StepRecordEnd, StepIdentity, StepClearIntent, StepForgetSnapshot, StepEndHold:
+	case StepRecordEnd, StepIdentity, StepClearIntent, StepForgetSnapshot, StepEndHold, StepFailRestore, StepEndRestore:
 		return s.String()
+	case StepLoadSnapshot, StepFinishLoad:
+		return "loading snapshot " + s.Snapshot
+	case StepRevertDisks:
+		return "setting its disks back to snapshot " + s.Snapshot
 	case StepCreateDisk:
 		return "creating disk " + s.Disk
 	case StepStart:

@@ -143,7 +143,7 @@ func (r *run) glance(ctx context.Context) (Desired, error) {
 // QEMU tells the same right after: so that is left out where it decides nothing.
 func (r *run) look(ctx context.Context, want Desired) driver.Observed {
 	observer := r.e.cfg.Ports.Observer
-	if len(want.Snapshots) > 0 {
+	if len(want.Snapshots) > 0 || want.Machine.Restore != nil {
 		return observer.Observe(ctx, r.name, want.vm(), driver.DepthFull)
 	}
 	obs := observer.Observe(ctx, r.name, want.vm(), driver.DepthGuest)
@@ -248,7 +248,7 @@ func (r *run) rounds(ctx context.Context, want Desired) error {
 			return failed
 		}
 		obs = r.e.cfg.Ports.Observer.Observe(calmly, r.name, want.vm(), driver.DepthFull)
-		if hasStart(Plan{Steps: act.did}) {
+		if startsManifest(act.did) {
 			noteUnmet(want.Machine, &obs)
 		}
 		if err := errors.Join(failed, act.confirm(obs)); err != nil {
@@ -273,7 +273,7 @@ func (r *run) overtaken(ctx context.Context, want *Desired) (bool, error) {
 	}
 	is, was := now.Machine, want.Machine
 	same := is.Generation == was.Generation && is.Digest == was.Digest && is.Owner == was.Owner &&
-		reflect.DeepEqual(is.Hold, was.Hold) && reflect.DeepEqual(is.Deleting, was.Deleting)
+		reflect.DeepEqual(is.Hold, was.Hold) && reflect.DeepEqual(is.Restore, was.Restore) && reflect.DeepEqual(is.Deleting, was.Deleting)
 	if same {
 		return false, nil
 	}
@@ -343,6 +343,16 @@ func (r *run) interrupted(err error, left []Step) error {
 		cause = ErrTimedOut
 	}
 	return &Error{Object: "vm/" + r.name, Op: "converge", Err: cause, Detail: detail, Hint: "apply again to go on"}
+}
+
+// startsManifest tells that a machine was started as its manifest says.
+func startsManifest(steps []Step) bool {
+	for _, s := range steps {
+		if s.Kind == StepStart && s.Snapshot == "" {
+			return true
+		}
+	}
+	return false
 }
 
 func hasStart(p Plan) bool {

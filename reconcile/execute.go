@@ -103,6 +103,16 @@ func (x *execution) do(ctx context.Context, s Step) error {
 		return x.takeSnapshot(ctx, s)
 	case StepFinishSnapshot:
 		return x.finishSnapshot(ctx, s)
+	case StepLoadSnapshot:
+		return x.load(ctx, s)
+	case StepFinishLoad:
+		return x.finishLoad(ctx, s)
+	case StepFailRestore:
+		return x.failRestore(brief, s)
+	case StepRevertDisks:
+		return x.revertDisks(ctx, s)
+	case StepEndRestore:
+		return x.endRestore(brief, nil)
 	case StepDeleteSnapshot:
 		return ports.Snapshots.DeleteSnapshot(ctx, x.want.vm(), x.obs, s.Snapshot)
 	case StepForget:
@@ -142,6 +152,9 @@ func (x *execution) start(ctx context.Context, s Step) error {
 	e := x.run.e
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.Timing.Start+x.briefly())
 	defer cancel()
+	if s.Snapshot != "" {
+		return x.startFrom(ctx, s, s.from(&x.obs))
+	}
 	err := e.cfg.Ports.Power.Start(ctx, driver.StartRequest{
 		VM: x.want.vm(), Generation: x.want.Machine.Generation, Paused: s.Paused,
 	})

@@ -92,6 +92,12 @@ func (s Step) event(ended *driver.Ended) (kind, reason string) {
 		return state.EventNormal, state.EventSnapshotTaken
 	case StepDeleteSnapshot:
 		return state.EventNormal, state.EventSnapshotDeleted
+	case StepLoadSnapshot:
+		return state.EventNormal, state.EventRestoring
+	case StepFinishLoad, StepRevertDisks:
+		return state.EventNormal, state.EventRestored
+	case StepFailRestore, StepEndRestore:
+		return state.EventWarning, state.EventRestoreFailed
 	case StepForget:
 		return state.EventNormal, state.EventDeleted
 	case StepForgetSnapshot:
@@ -194,6 +200,9 @@ func (e *Engine) changeEvents(before, after *state.Machine) []state.Event {
 		add(state.EventHeld, holdWords(is))
 	case is == nil && was != nil:
 		add(state.EventReleased, "the hold is ended; it was "+holdWords(was))
+	}
+	if r := after.Restore; r != nil && !sameRestore(before.Restore, r) {
+		add(state.EventRestoring, "a restore of snapshot "+r.Snapshot+" was asked for")
 	}
 	if d := after.Deleting; d != nil && (before.Deleting == nil || before.Deleting.DeleteDisks != d.DeleteDisks) {
 		message := "a delete was asked for"

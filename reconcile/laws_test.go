@@ -3,6 +3,7 @@ package reconcile
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"testing"
@@ -53,23 +54,37 @@ func (w *walker) coin(label string) bool { return rapid.Bool().Draw(w.t, label) 
 func TestLaws_randomWalk_holdAtEachStep(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &walker{scene: newScene(), t: t}
-		events := w.events()
-		names := make([]string, 0, len(events))
-		for name := range events {
-			names = append(names, name)
-		}
-		slices.Sort(names)
-		for range walkSteps {
-			if w.want.Machine == nil {
-				return
-			}
-			name := rapid.SampledFrom(names).Draw(t, "event")
-			events[name]()
-		}
-		if w.want.Machine != nil {
-			w.settles()
-		}
+		w.walk(slices.Sorted(maps.Keys(w.events())))
 	})
+}
+
+// TestLaws_randomRestores_holdAtEachStep asks again and again for snapshots of a
+// machine that has some, while little else happens: all at once is too rare above.
+func TestLaws_randomRestores_holdAtEachStep(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := &walker{scene: newScene().up(), t: t}
+		w.addSnapshot("full", 9)
+		w.addSnapshot("disk", 0)
+		names := []string{"restore", "restore", "load fails", "load fails", "memory", "allow restart", "power state", "crash", "time", "answers", "unresponsive"}
+		for range len(names) {
+			names = append(names, "pass 00")
+		}
+		w.walk(names)
+	})
+}
+
+// walk lets the named events happen at random, and then all faults end.
+func (w *walker) walk(names []string) {
+	events := w.events()
+	for range walkSteps {
+		if w.want.Machine == nil {
+			return
+		}
+		events[rapid.SampledFrom(names).Draw(w.t, "event")]()
+	}
+	if w.want.Machine != nil {
+		w.settles()
+	}
 }
 
 // pass plans, checks the laws, and executes some or all of the steps: the
@@ -113,7 +128,7 @@ func (w *walker) laws(p Plan) {
 		w.stepLaws(s)
 	}
 	unsure := obs.Presence == driver.Unknown || obs.Presence == driver.Unresponsive
-	for _, k := range []StepKind{StepStart, StepPowerdown, StepQuit, StepForget, StepDeleteSnapshot, StepTakeSnapshot, StepCreateDisk, StepPause, StepResume} {
+	for _, k := range []StepKind{StepStart, StepPowerdown, StepQuit, StepForget, StepDeleteSnapshot, StepTakeSnapshot, StepCreateDisk, StepPause, StepResume, StepLoadSnapshot, StepRevertDisks} {
 		if unsure && kinds[k] > 0 {
 			w.t.Fatalf("%s of a machine that is %s", k, obs.Presence)
 		}
@@ -130,7 +145,7 @@ func (w *walker) laws(p Plan) {
 	if kinds[StepStart] > 0 && (obs.Presence != driver.Absent || rec.Deleting != nil || EffectivePower(rec, w.now) == manifest.PowerStopped) {
 		w.t.Fatalf("start of a machine that is %s and wanted %s", obs.Presence, EffectivePower(rec, w.now))
 	}
-	if kinds[StepStart] > 0 && isCompleted(rec, obs) && !w.opt.Start && !w.opt.Restart {
+	if kinds[StepStart] > 0 && isCompleted(rec, obs) && !w.opt.Start && !w.opt.Restart && rec.Restore == nil {
 		w.t.Fatalf("start of a machine that is Completed")
 	}
 	if kinds[StepForget] > 0 && (obs.Presence != driver.Absent || rec.Deleting == nil) {
@@ -150,6 +165,7 @@ func (w *walker) stepLaws(s Step) {
 			w.t.Fatalf("data of snapshot %s is deleted without a word", s.Snapshot)
 		}
 	}
+	w.restoreLaws(s)
 	if !s.Kind.stops() {
 		return
 	}
@@ -157,17 +173,43 @@ func (w *walker) stepLaws(s Step) {
 	owed := w.obs.Guest != nil && len(guestChanges(&rec.Object.Spec, &w.obs)) > 0
 	begun := in != nil && in.UID == machineUID(rec, &w.obs) && in.Kind == driver.IntentRestart
 	allowed := w.opt.AllowRestart && owed
-	if !stopping && !w.opt.Restart && !begun && !allowed {
+	if !stopping && !w.opt.Restart && !begun && !allowed && rec.Restore == nil {
 		w.t.Fatalf("%s without permission: wanted %s, intent %+v", s.Kind, EffectivePower(rec, w.now), in)
 	}
-	if in == nil || in.Stage == "" || w.opt.Force {
-		return
+	if in == nil || in.Stage == "" || w.opt.Force || rec.Restore != nil {
+		return // what a restore ends has nothing to lose by it
 	}
 	if s.Intent.Stage == in.Stage {
 		w.t.Fatalf("stage %s begun anew: its deadline did not survive", in.Stage)
 	}
 	if w.now.Before(in.Deadline) && w.obs.Guest.RunState == runRunning {
 		w.t.Fatalf("%s at %s, before the deadline of %s at %s", s.Kind, w.now, in.Stage, in.Deadline)
+	}
+}
+
+// restoreLaws are what holds for the steps that set a machine back: a guest whose
+// disks may be of another time than its memory never runs on, memory comes only
+// into the devices it is of, and disks are not touched under a QEMU.
+func (w *walker) restoreLaws(s Step) {
+	g := w.obs.Guest
+	switch s.Kind {
+	case StepResume:
+		if failedLoad(g) != nil {
+			w.t.Fatalf("a guest is resumed after a load that failed")
+		}
+	case StepLoadSnapshot:
+		if d := driver.DeviceDifferences(w.obs.Snapshots[s.Snapshot].Record.Guest, g); len(d) > 0 {
+			w.t.Fatalf("memory is loaded into other devices: %v", d)
+		}
+	case StepRevertDisks:
+		if w.obs.Presence != driver.Absent {
+			w.t.Fatalf("disks are set back under a machine that is %s", w.obs.Presence)
+		}
+	default:
+	}
+	restores := s.Kind == StepLoadSnapshot || s.Kind == StepRevertDisks || s.Kind == StepStart && s.Snapshot != ""
+	if restores && (w.want.Machine.Restore == nil || w.want.Machine.Restore.Snapshot != s.Snapshot) {
+		w.t.Fatalf("%s, which nobody asked for", s)
 	}
 }
 
@@ -292,6 +334,8 @@ func (w *walker) events() map[string]func() {
 		"delete":        w.delete,
 		"snapshot":      w.addSnapshotObject,
 		"snapshot gone": func() { clear(w.obs.Snapshots) },
+		"restore":       w.restore,
+		"load fails":    w.failLoad,
 		"forget snapshot": func() {
 			if n := len(w.want.Snapshots); n > 0 {
 				w.want.Snapshots[n-1].Deleting = &state.Deletion{Who: "x", DeleteDisks: w.coin("with data")}
@@ -369,4 +413,26 @@ func (w *walker) addSnapshotObject() {
 		s.Object.Spec.OnDelete = manifest.SnapshotDelete
 	}
 	w.want.Snapshots = append(w.want.Snapshots, s)
+}
+
+// restore asks for a snapshot that is there, mostly, or gives that up.
+func (w *walker) restore() {
+	m := w.want.Machine
+	tags := append(slices.Sorted(maps.Keys(w.obs.Snapshots)), "none")
+	m.Restore = &state.Restore{Snapshot: rapid.SampledFrom(tags).Draw(w.t, "tag"), Since: w.now, Who: "ann", DisksOnly: w.coin("disks only")}
+	if rapid.IntRange(0, 4).Draw(w.t, "given up") == 0 {
+		m.Restore = nil
+	}
+}
+
+// failLoad makes a load that is under way fail.
+func (w *walker) failLoad() {
+	if w.obs.Presence != driver.Alive {
+		return
+	}
+	for i := range w.obs.Guest.Jobs {
+		if j := &w.obs.Guest.Jobs[i]; j.Type == "snapshot-load" && j.Status == "running" {
+			j.Status, j.Error = "concluded", "no luck"
+		}
+	}
 }

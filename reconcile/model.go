@@ -49,7 +49,7 @@ func (m *model) do(s Step) {
 
 // doHost is what a step does to the host.
 func (m *model) doHost(s Step) {
-	if s.Intent != nil && s.Kind != StepFinishSnapshot {
+	if s.Intent != nil && s.Kind != StepFinishSnapshot && s.Kind != StepFinishLoad {
 		in := *s.Intent
 		m.obs.Intent = &in
 	}
@@ -62,6 +62,7 @@ func (m *model) doHost(s Step) {
 		m.createDisk(s.Disk)
 	case StepStart:
 		m.start(s.Paused)
+		m.startFrom(s)
 	case StepPause:
 		m.obs.Guest.RunState = runPaused
 	case StepResume:
@@ -77,6 +78,14 @@ func (m *model) doHost(s Step) {
 			m.obs.Intent = nil
 			m.addSnapshot(s.Snapshot, 1)
 		}
+	case StepLoadSnapshot:
+		m.obs.Guest.RunState = pausedState(&m.obs)
+		m.obs.Guest.Jobs = append(m.obs.Guest.Jobs, driver.Job{ID: s.Intent.Snapshot.Job, Type: "snapshot-load", Status: "running"})
+	case StepFinishLoad:
+		m.obs.Guest.Jobs = slices.DeleteFunc(m.obs.Guest.Jobs, func(j driver.Job) bool { return j.ID == s.Intent.Snapshot.Job })
+		m.obs.Intent = nil
+	case StepFailRestore:
+		m.obs.Intent = nil
 	case StepDeleteSnapshot:
 		delete(m.obs.Snapshots, s.Snapshot)
 	case StepForget:
@@ -84,7 +93,7 @@ func (m *model) doHost(s Step) {
 			Name: m.obs.Name, Presence: driver.Absent, SnapshotsKnown: true,
 			Files: map[string]driver.DiskFile{}, Snapshots: map[string]driver.SnapshotState{},
 		}
-	case StepPowerdown, StepQuit, StepKill, StepForgetSnapshot, StepEndHold:
+	case StepPowerdown, StepQuit, StepKill, StepForgetSnapshot, StepEndHold, StepRevertDisks, StepEndRestore:
 		// The intent is all that is seen of the first three until time passes;
 		// the others concern the record alone.
 	}
@@ -98,6 +107,17 @@ func (m *model) doRecord(s Step) {
 		rec.UID = m.obs.Identity.UID
 	case StepStart:
 		started(rec, m.obs.Launched.UID)
+		if s.Snapshot != "" && rec.Restore != nil {
+			m.restoreLaunched()
+		}
+	case StepFinishLoad, StepRevertDisks, StepEndRestore:
+		rec.Restore = nil
+	case StepFailRestore:
+		if rec.Restore != nil {
+			failed := *rec.Restore
+			failed.Failed = s.Why
+			rec.Restore = &failed
+		}
 	case StepTakeSnapshot, StepFinishSnapshot:
 		if snap := m.want.snapshot(s.Snapshot); snap != nil && (s.Kind == StepFinishSnapshot || s.Intent == nil) {
 			taken(snap, machineUID(rec, &m.obs), m.now)
@@ -110,7 +130,7 @@ func (m *model) doRecord(s Step) {
 		m.want = Desired{}
 	case StepEndHold:
 		rec.Hold = nil
-	case StepRecordEnd, StepCreateDisk, StepPowerdown, StepQuit, StepKill, StepPause, StepResume, StepClearIntent, StepDeleteSnapshot:
+	case StepRecordEnd, StepCreateDisk, StepPowerdown, StepQuit, StepKill, StepPause, StepResume, StepClearIntent, StepDeleteSnapshot, StepLoadSnapshot:
 	}
 }
 
@@ -208,5 +228,10 @@ func (m *model) takeSnapshot(s Step) {
 }
 
 func (m *model) addSnapshot(tag string, vmState int64) {
-	m.obs.Snapshots[tag] = driver.SnapshotState{Tag: tag, VMStateSize: vmState, Date: m.now}
+	s := driver.SnapshotState{Tag: tag, VMStateSize: vmState, Date: m.now}
+	if vmState > 0 && m.obs.Guest != nil {
+		g := *m.obs.Guest
+		s.Record = &driver.SnapshotRecord{Tag: tag, UID: g.UID, Method: manifest.SnapshotFull, Taken: m.now, Launched: m.obs.Launched, Guest: &g}
+	}
+	m.obs.Snapshots[tag] = s
 }

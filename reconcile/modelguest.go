@@ -83,3 +83,43 @@ func baseName(path string) string {
 	}
 	return filepath.Base(path)
 }
+
+// startFrom makes a guest that was just started what a snapshot's record says.
+func (m *model) startFrom(s Step) {
+	from := s.from(&m.obs)
+	if from == nil || from.Launched == nil {
+		return
+	}
+	m.obs.Launched.Spec, m.obs.Launched.Identity, m.obs.Launched.Machine = from.Launched.Spec, from.Launched.Identity, from.Launched.Machine
+	if !asThen(m.want.Machine, from) {
+		m.obs.Launched.Generation = 0
+	}
+	if from.Guest != nil {
+		g := *from.Guest
+		g.RunState, g.Jobs = m.obs.Guest.RunState, nil
+		m.obs.Guest = &g
+	}
+}
+
+// restoreLaunched is what a start from a snapshot's record does to the restore.
+func (m *model) restoreLaunched() {
+	rec := m.want.Machine
+	if rec.Restore.Failed != "" {
+		rec.Restore = nil
+	} else {
+		next := *rec.Restore
+		next.Launched = true
+		rec.Restore = &next
+	}
+	if rec.Generation != m.obs.Launched.Generation {
+		rec.StartedGeneration, rec.StartedDisks = 0, nil
+	}
+}
+
+// pausedState is the run state of a guest that is stopped where it is.
+func pausedState(obs *driver.Observed) string {
+	if startedPaused(obs) {
+		return runPrelaunch
+	}
+	return runPaused
+}

@@ -55,6 +55,7 @@ func (e *Engine) SetPower(ctx context.Context, name string, req PowerRequest, op
 			return err
 		}
 		m.Hold = e.powerHold(m, req)
+		m.Restore = nil // a newer word
 		return nil
 	})
 	if err != nil {
@@ -125,7 +126,7 @@ func (e *Engine) Hold(ctx context.Context, name string, hold state.Hold, opt Opt
 // Release ends a machine's hold and converges.
 func (e *Engine) Release(ctx context.Context, name string, opt Options) (Result, error) {
 	happened, err := e.change(ctx, "release", name, func(m *state.Machine) error {
-		m.Hold = nil
+		m.Hold, m.Restore = nil, nil
 		return nil
 	})
 	if err != nil {
@@ -185,7 +186,7 @@ func (e *Engine) Delete(ctx context.Context, name string, opt DeleteOptions) (Re
 				Hint: "remove it from " + cmp.Or(m.Source, "its manifests") + " first",
 			}
 		}
-		m.Hold = nil
+		m.Hold, m.Restore = nil, nil
 		if m.Deleting == nil {
 			m.Deleting = &state.Deletion{Since: e.cfg.Now(), Who: e.cfg.Who}
 		}

@@ -195,7 +195,11 @@ func (p *planner) unresponsive() {
 	}
 	if saving(p.rec, &p.obs, p.now) && !p.forced() {
 		in := p.obs.Intent
-		p.plan.Wait = &Wait{For: "snapshot " + in.Snapshot.Tag + " to be saved", Until: in.Deadline, Job: true, Exit: true}
+		done := " to be saved"
+		if in.Kind == driver.IntentRestore {
+			done = " to be loaded"
+		}
+		p.plan.Wait = &Wait{For: "snapshot " + in.Snapshot.Tag + done, Until: in.Deadline, Job: true, Exit: true}
 		return
 	}
 	message := cmp.Or(p.obs.Message, "QEMU does not answer")
@@ -218,12 +222,12 @@ func (p *planner) unresponsive() {
 	p.stopStep(StepKill, driver.StageKill, p.stopKind(), p.opt.Kill, "QEMU does not answer and force was asked for")
 }
 
-// saving tells that a silent QEMU is most likely saving memory for a snapshot
-// that maqet began: while QEMU does that it answers nobody.
+// saving tells that a silent QEMU is most likely saving or loading memory for a
+// snapshot, as maqet asked it to: while QEMU does that it answers nobody.
 func saving(rec *state.Machine, obs *driver.Observed, now time.Time) bool {
 	in := obs.Intent
 	return obs.Presence == driver.Unresponsive && obs.Reason != driver.ReasonSocketsLost &&
-		in != nil && in.Kind == driver.IntentSnapshot && in.Snapshot != nil && in.UID == machineUID(rec, obs) && now.Before(in.Deadline)
+		in != nil && (in.Kind == driver.IntentSnapshot || in.Kind == driver.IntentRestore) && in.Snapshot != nil && in.UID == machineUID(rec, obs) && now.Before(in.Deadline)
 }
 
 // ending tells that a stop or restart of the process that is there was begun.

@@ -32,7 +32,7 @@ func (p *planner) alive() {
 	}
 	stop := p.stopWanted()
 	// Force is the only word that a snapshot's job does not outlast.
-	if !p.forced() && p.snapshotJob() {
+	if !p.forced() && (p.snapshotJob() || p.restoreJob()) {
 		return
 	}
 	in := p.stopIntent()
@@ -42,6 +42,8 @@ func (p *planner) alive() {
 		p.stop(driver.IntentStop, p.stopReason())
 	case p.opt.Restart:
 		p.stop(driver.IntentRestart, "a restart was asked for")
+	case p.rec.Restore != nil:
+		p.restoreAlive()
 	case in != nil && in.Kind == driver.IntentRestart:
 		p.stop(driver.IntentRestart, "a restart was begun by "+in.Who)
 	case in != nil && p.now.Before(in.Deadline):
@@ -150,6 +152,11 @@ func (p *planner) runState() {
 
 func (p *planner) resume(wanted bool) {
 	if !wanted {
+		return
+	}
+	if job := failedLoad(p.obs.Guest); job != nil {
+		p.problem(ReasonRestoreFailed, "a snapshot could not be loaded: "+job.Error+"; the guest must not run on over disks of another time",
+			"run maqet restart --force "+p.plan.Machine)
 		return
 	}
 	p.change(Change{Path: "spec.powerState", From: string(manifest.PowerPaused), To: string(manifest.PowerRunning), Class: ClassLive})

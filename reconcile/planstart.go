@@ -23,6 +23,10 @@ func (p *planner) absent() {
 		p.forget()
 		return
 	}
+	if p.rec.Restore != nil && !p.opt.Stop {
+		p.restoreAbsent()
+		return
+	}
 	sizes, problems := sizeChanges(p.spec, &p.obs)
 	p.plan.Changes = append(p.plan.Changes, sizes...)
 	p.plan.Problems = append(p.plan.Problems, problems...)

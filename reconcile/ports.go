@@ -54,7 +54,7 @@ type Storage interface {
 	CreateDisk(ctx context.Context, vm *manifest.VirtualMachine, disk string) error
 }
 
-// Snapshots takes and deletes snapshots.
+// Snapshots takes, deletes and restores snapshots.
 type Snapshots interface {
 	// TakeSnapshot takes a snapshot of what obs shows. A Full one of a running
 	// machine is only begun: its job is in the intent that the caller wrote.
@@ -64,6 +64,13 @@ type Snapshots interface {
 	FinishSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) error
 	// DeleteSnapshot deletes a tag from all disks that carry it, and its record.
 	DeleteSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, tag string) error
+	// RestoreSnapshot sets the disks of a stopped machine back, all or none.
+	RestoreSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, tag string) (driver.RestoreReport, error)
+	// LoadSnapshot stops the guest and begins to load a Full snapshot into its QEMU;
+	// an error means that nothing has changed.
+	LoadSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) error
+	// FinishLoad dismisses the job of a load that has succeeded.
+	FinishLoad(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) error
 }
 
 // Ports is everything the reconciler needs of the host.

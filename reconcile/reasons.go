@@ -48,6 +48,10 @@ const (
 	// ReasonSaving is a QEMU that is silent because it saves memory for a
 	// snapshot. It is no problem, and waited for.
 	ReasonSaving = "SavingSnapshot"
+	// ReasonRestoreFailed is a machine that could not be set back to a snapshot.
+	ReasonRestoreFailed = "RestoreFailed"
+	// ReasonRestoring is a machine that is being set back to a snapshot.
+	ReasonRestoring = "Restoring"
 	// ReasonEndedForGood is a machine that failed and is not started again.
 	ReasonEndedForGood = "EndedForGood"
 	// ReasonReadinessTimeout is a guest whose readiness probe did not succeed in time.

@@ -43,6 +43,9 @@ type Result struct {
 	Status Status `json:"status"`
 	// Steps are those that were tried, in order.
 	Steps []StepResult `json:"steps,omitempty"`
+	// Restored is what setting disks back to a snapshot has done; nil when that was
+	// not asked for.
+	Restored *driver.RestoreReport `json:"restored,omitempty"`
 	// Degraded is true when the machine did not become Ready in time.
 	Degraded bool `json:"degraded,omitempty"`
 	// HoldAsked is true when the hold in the plan is what was just asked for.
@@ -186,6 +189,21 @@ type DeleteOptions struct {
 	// DeleteDisks deletes the disks that maqet made, whatever onDelete says.
 	DeleteDisks bool
 	Options     Options
+}
+
+// RestoreRequest is a person's word to set a machine back to a snapshot.
+type RestoreRequest struct {
+	VM   string
+	Name string
+	// Stop permits to stop a running machine for it, where its disks have to be set
+	// back while nothing has them open.
+	Stop bool
+	// DisksOnly leaves the memory of a Full snapshot where it is: the guest will boot.
+	DisksOnly bool
+	// Safety is the name of a snapshot that is taken before, of how the machine is now;
+	// empty takes none.
+	Safety  string
+	Options Options
 }
 
 // SnapshotRequest is a person's snapshot.

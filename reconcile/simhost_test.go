@@ -374,3 +374,30 @@ func (h *simHost) DeleteSnapshot(_ context.Context, vm *manifest.VirtualMachine,
 	h.touch(name, func(m *simMachine) { delete(m.obs.Snapshots, tag) })
 	return h.call("%s delete-snapshot %s", name, tag)
 }
+
+func (h *simHost) RestoreSnapshot(_ context.Context, vm *manifest.VirtualMachine, _ driver.Observed, tag string) (driver.RestoreReport, error) {
+	name := vm.Metadata.Name
+	h.touch(name, func(m *simMachine) { m.doHost(Step{Kind: StepRevertDisks, Snapshot: tag}) })
+	return driver.RestoreReport{Tag: tag, Disks: []string{"root"}}, h.call("%s revert %s", name, tag)
+}
+
+func (h *simHost) LoadSnapshot(_ context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) error {
+	name := vm.Metadata.Name
+	if err := h.call("%s load %s", name, req.Tag); err != nil {
+		return err
+	}
+	h.touch(name, func(m *simMachine) {
+		m.doHost(Step{Kind: StepLoadSnapshot, Snapshot: req.Tag, Intent: obs.Intent})
+	})
+	return nil
+}
+
+func (h *simHost) FinishLoad(_ context.Context, vm *manifest.VirtualMachine, _ driver.Observed, req driver.SnapshotIntent) error {
+	name := vm.Metadata.Name
+	h.touch(name, func(m *simMachine) {
+		if m.obs.Guest != nil {
+			m.obs.Guest.Jobs = nil
+		}
+	})
+	return h.call("%s finish-load %s", name, req.Tag)
+}

@@ -89,7 +89,7 @@ func runPhase(obs *driver.Observed) (Phase, string) {
 		return PhasePaused, ReasonIOError
 	case runRestoreVM:
 		if jobRunning(obs.Guest, "snapshot-load") {
-			return PhasePaused, "Restoring"
+			return PhasePaused, ReasonRestoring
 		}
 		return PhaseFailed, obs.Guest.RunState
 	case runInternalError, runGuestPanicked, runWatchdog:
@@ -104,6 +104,9 @@ func runPhase(obs *driver.Observed) (Phase, string) {
 func absentPhase(rec *state.Machine, obs *driver.Observed, opt Options, now time.Time) (Phase, string) {
 	if rec == nil || EffectivePower(rec, now) == manifest.PowerStopped {
 		return PhaseStopped, ""
+	}
+	if r := rec.Restore; r != nil && r.Failed != "" {
+		return PhaseFailed, ReasonRestoreFailed
 	}
 	t := lastTermination(rec, obs)
 	if t == nil || t.Generation != rec.Generation {

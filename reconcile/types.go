@@ -70,6 +70,16 @@ const (
 	StepFinishSnapshot StepKind = "finish-snapshot"
 	// StepDeleteSnapshot deletes a snapshot's data.
 	StepDeleteSnapshot StepKind = "delete-snapshot"
+	// StepLoadSnapshot begins to load a Full snapshot into the running QEMU.
+	StepLoadSnapshot StepKind = "load-snapshot"
+	// StepFinishLoad ends a restore whose job has succeeded.
+	StepFinishLoad StepKind = "finish-load"
+	// StepFailRestore notes that loading failed halfway.
+	StepFailRestore StepKind = "fail-restore"
+	// StepRevertDisks sets the disks of a stopped machine back to a snapshot.
+	StepRevertDisks StepKind = "revert-disks"
+	// StepEndRestore gives up a restore that has changed nothing.
+	StepEndRestore StepKind = "end-restore"
 	// StepForget removes the record of a machine that is stopped, and moves or
 	// deletes its disks.
 	StepForget StepKind = "forget"
@@ -82,13 +92,15 @@ const (
 // Step is one thing to do now.
 type Step struct {
 	Kind StepKind `json:"kind"`
-	// Disk is the disk of StepCreateDisk, Snapshot the tag of the snapshot steps.
+	// Disk is the disk of StepCreateDisk, Snapshot the tag of the snapshot steps. A
+	// StepStart with a tag starts the machine as that snapshot's record says.
 	Disk     string `json:"disk,omitempty"`
 	Snapshot string `json:"snapshot,omitempty"`
 	// Method is the method of StepTakeSnapshot.
 	Method manifest.SnapshotMethod `json:"method,omitempty"`
 	// Intent is written before a step whose end is only seen later. That of
 	// StepFinishSnapshot names the job; without one the disks have the tag already.
+	// That of StepFinishLoad names the job, too.
 	Intent *driver.Intent `json:"intent,omitempty"`
 	// Paused makes StepStart leave the vCPUs stopped.
 	Paused bool `json:"paused,omitempty"`

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -106,54 +105,50 @@ func listSnapshots(a *app, v reconcile.View, f format) error {
 }
 
 func newSnapshotRestore(a *app) *cobra.Command {
-	return &cobra.Command{
+	var stop, disksOnly, noSafety bool
+	cmd := &cobra.Command{
 		Use:   "restore VM NAME",
-		Short: "Set the disks of a stopped machine back",
-		Long: `Set the disks of a stopped machine back to a snapshot. What was written since is
-lost. Memory is not restored: the machine starts cold from the disks. A running
-machine is refused; stop it first.`,
-		Example: "  maqet stop web && maqet snapshot restore web before-upgrade && maqet start web",
+		Short: "Set a machine back to a snapshot",
+		Long: `Set a machine back to a snapshot. How it is now is saved first, in a snapshot
+called safety-DATE-TIME, unless --no-safety is said.
+
+A Full snapshot brings its memory back: the guest goes on where it was then. It is
+loaded into the running QEMU if that has just the devices of then, and else into one
+that is started as the machine was then, also when the machine is stopped; what the
+manifest says otherwise is pending afterwards. With --disks-only, and for a Disk
+snapshot, the guest boots from the disks of then. They can only be set back while
+the machine is stopped, which --stop permits.
+
+A load that fails halfway ends that QEMU, since its disks may be of another time than
+its memory, and the machine is started cold as it was then.`,
+		Example: "  maqet snapshot restore web before-upgrade\n  maqet snapshot restore web nightly --stop",
 		Args:    exactArgs("a machine", "a snapshot"), ValidArgsFunction: completeSnapshots(a),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			vm, tag, err := snapshotArgs(args)
 			if err != nil {
 				return err
 			}
-			return restoreSnapshot(cmd.Context(), a, vm, tag)
+			request := reconcile.RestoreRequest{VM: vm, Name: tag, Stop: stop, DisksOnly: disksOnly}
+			if !noSafety {
+				request.Safety = "safety-" + time.Now().UTC().Format("20060102-150405")
+			}
+			return onMachines(cmd.Context(), a, []string{vm}, func(ctx context.Context, e *reconcile.Engine, p *progress, _ string) (reconcile.Result, error) {
+				result, err := e.RestoreSnapshot(ctx, request)
+				if r := result.Restored; r != nil && err == nil {
+					p.stop()
+					announce(a.env, vm, "disks %s are those of snapshot %s", strings.Join(r.Disks, ", "), tag)
+					if r.Note != "" {
+						fmt.Fprintln(a.env.out, r.Note)
+					}
+				}
+				return result, err
+			})
 		},
 	}
-}
-
-func restoreSnapshot(ctx context.Context, a *app, vm, tag string) error {
-	engine, err := a.engine(nil)
-	if err != nil {
-		return err
-	}
-	r, err := a.rooms()
-	if err != nil {
-		return err
-	}
-	p := newProgress(a)
-	p.begin("vm/"+vm, "setting its disks back")
-	defer p.stop()
-	return engine.Locked(ctx, vm, func(ctx context.Context, v reconcile.View) error {
-		if !slices.ContainsFunc(v.Status.Snapshots, func(s reconcile.SnapshotStatus) bool { return s.Name == tag }) {
-			return &reconcile.Error{
-				Object: "snap/" + tag, Op: "restore", Err: reconcile.ErrNotFound, Detail: "of vm/" + vm,
-				Hint: "see them with: maqet snapshot list " + vm,
-			}
-		}
-		report, err := r.driver.RestoreSnapshot(ctx, &v.Machine.Object, v.Observed, tag)
-		if err != nil {
-			return err
-		}
-		p.stop()
-		announce(a.env, vm, "disks %s set back to snapshot %s", strings.Join(report.Disks, ", "), tag)
-		if report.Note != "" {
-			fmt.Fprintln(a.env.out, report.Note)
-		}
-		return nil
-	})
+	cmd.Flags().BoolVar(&stop, "stop", false, "stop a running machine where that is needed, and start it again")
+	cmd.Flags().BoolVar(&disksOnly, "disks-only", false, "leave the memory of a Full snapshot where it is")
+	cmd.Flags().BoolVar(&noSafety, "no-safety", false, "do not save how the machine is now")
+	return cmd
 }
 
 func newSnapshotDelete(a *app) *cobra.Command {
