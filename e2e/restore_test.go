@@ -165,7 +165,7 @@ func TestRestore_loadFailsHalfway_startsColdAsThen(t *testing.T) {
 	if bytes.Equal(lie, record) {
 		t.Fatalf("the record has no memory of 96 MiB:\n%s", record)
 	}
-	if err := os.WriteFile(path, lie, 0o600); err != nil {
+	if err := os.WriteFile(path, lie, 0o600); err != nil { //nolint:gosec // G703: a file of the test's own host
 		t.Fatal(err)
 	}
 	pid := r.PID(t, "web")

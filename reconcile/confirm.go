@@ -113,18 +113,19 @@ func (s Step) seenTake(obs driver.Observed) (string, bool) {
 }
 
 func (s Step) seenRestore(obs driver.Observed) (string, bool) {
-	switch s.Kind {
-	case StepLoadSnapshot:
+	if s.Kind == StepLoadSnapshot {
 		return "loading snapshot " + s.Snapshot, true
-	case StepFinishLoad:
-		return "snapshot " + s.Snapshot + " is restored, with memory", obs.Presence == driver.Alive
-	case StepRevertDisks:
-		return "disks set back to snapshot " + s.Snapshot, true
-	case StepFailRestore:
-		return "snapshot " + s.Snapshot + " could not be loaded: " + s.Why, true
-	default:
-		return "snapshot " + s.Snapshot + " is not restored: " + s.Why, true
 	}
+	if s.Kind == StepFinishLoad {
+		return "snapshot " + s.Snapshot + " is restored, with memory", obs.Presence == driver.Alive
+	}
+	if s.Kind == StepRevertDisks {
+		return "disks set back to snapshot " + s.Snapshot, true
+	}
+	if s.Kind == StepFailRestore {
+		return "snapshot " + s.Snapshot + " could not be loaded: " + s.Why, true
+	}
+	return "snapshot " + s.Snapshot + " is not restored: " + s.Why, true
 }
 
 // begins says what a step is about to do.

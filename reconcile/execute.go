@@ -103,16 +103,8 @@ func (x *execution) do(ctx context.Context, s Step) error {
 		return x.takeSnapshot(ctx, s)
 	case StepFinishSnapshot:
 		return x.finishSnapshot(ctx, s)
-	case StepLoadSnapshot:
-		return x.load(ctx, s)
-	case StepFinishLoad:
-		return x.finishLoad(ctx, s)
-	case StepFailRestore:
-		return x.failRestore(brief, s)
-	case StepRevertDisks:
-		return x.revertDisks(ctx, s)
-	case StepEndRestore:
-		return x.endRestore(brief, nil)
+	case StepLoadSnapshot, StepFinishLoad, StepFailRestore, StepRevertDisks, StepEndRestore:
+		return x.restore(ctx, brief, s)
 	case StepDeleteSnapshot:
 		return ports.Snapshots.DeleteSnapshot(ctx, x.want.vm(), x.obs, s.Snapshot)
 	case StepForget:

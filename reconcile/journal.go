@@ -92,12 +92,8 @@ func (s Step) event(ended *driver.Ended) (kind, reason string) {
 		return state.EventNormal, state.EventSnapshotTaken
 	case StepDeleteSnapshot:
 		return state.EventNormal, state.EventSnapshotDeleted
-	case StepLoadSnapshot:
-		return state.EventNormal, state.EventRestoring
-	case StepFinishLoad, StepRevertDisks:
-		return state.EventNormal, state.EventRestored
-	case StepFailRestore, StepEndRestore:
-		return state.EventWarning, state.EventRestoreFailed
+	case StepLoadSnapshot, StepFinishLoad, StepFailRestore, StepRevertDisks, StepEndRestore:
+		return s.restoreEvent()
 	case StepForget:
 		return state.EventNormal, state.EventDeleted
 	case StepForgetSnapshot:
@@ -107,6 +103,16 @@ func (s Step) event(ended *driver.Ended) (kind, reason string) {
 	default:
 		return state.EventNormal, string(s.Kind)
 	}
+}
+
+func (s Step) restoreEvent() (kind, reason string) {
+	if s.Kind == StepLoadSnapshot {
+		return state.EventNormal, state.EventRestoring
+	}
+	if s.Kind == StepFinishLoad || s.Kind == StepRevertDisks {
+		return state.EventNormal, state.EventRestored
+	}
+	return state.EventWarning, state.EventRestoreFailed
 }
 
 // endEvent tells how a process ended.

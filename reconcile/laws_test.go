@@ -192,20 +192,16 @@ func (w *walker) stepLaws(s Step) {
 // into the devices it is of, and disks are not touched under a QEMU.
 func (w *walker) restoreLaws(s Step) {
 	g := w.obs.Guest
-	switch s.Kind {
-	case StepResume:
-		if failedLoad(g) != nil {
-			w.t.Fatalf("a guest is resumed after a load that failed")
-		}
-	case StepLoadSnapshot:
+	if s.Kind == StepResume && failedLoad(g) != nil {
+		w.t.Fatalf("a guest is resumed after a load that failed")
+	}
+	if s.Kind == StepLoadSnapshot {
 		if d := driver.DeviceDifferences(w.obs.Snapshots[s.Snapshot].Record.Guest, g); len(d) > 0 {
 			w.t.Fatalf("memory is loaded into other devices: %v", d)
 		}
-	case StepRevertDisks:
-		if w.obs.Presence != driver.Absent {
-			w.t.Fatalf("disks are set back under a machine that is %s", w.obs.Presence)
-		}
-	default:
+	}
+	if s.Kind == StepRevertDisks && w.obs.Presence != driver.Absent {
+		w.t.Fatalf("disks are set back under a machine that is %s", w.obs.Presence)
 	}
 	restores := s.Kind == StepLoadSnapshot || s.Kind == StepRevertDisks || s.Kind == StepStart && s.Snapshot != ""
 	if restores && (w.want.Machine.Restore == nil || w.want.Machine.Restore.Snapshot != s.Snapshot) {

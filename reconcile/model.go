@@ -79,13 +79,9 @@ func (m *model) doHost(s Step) {
 			m.addSnapshot(s.Snapshot, 1)
 		}
 	case StepLoadSnapshot:
-		m.obs.Guest.RunState = pausedState(&m.obs)
-		m.obs.Guest.Jobs = append(m.obs.Guest.Jobs, driver.Job{ID: s.Intent.Snapshot.Job, Type: "snapshot-load", Status: "running"})
-	case StepFinishLoad:
-		m.obs.Guest.Jobs = slices.DeleteFunc(m.obs.Guest.Jobs, func(j driver.Job) bool { return j.ID == s.Intent.Snapshot.Job })
-		m.obs.Intent = nil
-	case StepFailRestore:
-		m.obs.Intent = nil
+		m.load(s)
+	case StepFinishLoad, StepFailRestore:
+		m.loaded(s)
 	case StepDeleteSnapshot:
 		delete(m.obs.Snapshots, s.Snapshot)
 	case StepForget:

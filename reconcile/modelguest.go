@@ -3,6 +3,7 @@ package reconcile
 import (
 	"cmp"
 	"path/filepath"
+	"slices"
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/manifest"
@@ -113,6 +114,20 @@ func (m *model) restoreLaunched() {
 	}
 	if rec.Generation != m.obs.Launched.Generation {
 		rec.StartedGeneration, rec.StartedDisks = 0, nil
+	}
+}
+
+// load begins the job of a load, which stops the guest.
+func (m *model) load(s Step) {
+	m.obs.Guest.RunState = pausedState(&m.obs)
+	m.obs.Guest.Jobs = append(m.obs.Guest.Jobs, driver.Job{ID: s.Intent.Snapshot.Job, Type: "snapshot-load", Status: "running"})
+}
+
+// loaded ends the intent, and takes a job that has succeeded off QEMU's list.
+func (m *model) loaded(s Step) {
+	m.obs.Intent = nil
+	if s.Kind == StepFinishLoad {
+		m.obs.Guest.Jobs = slices.DeleteFunc(m.obs.Guest.Jobs, func(j driver.Job) bool { return j.ID == s.Intent.Snapshot.Job })
 	}
 }
 

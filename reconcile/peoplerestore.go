@@ -93,13 +93,10 @@ func restorable(req RestoreRequest, obs driver.Observed) (memory bool, err error
 func (r *Result) restored(tag string) error {
 	var failure error
 	for _, s := range r.Steps {
-		switch {
-		case s.Kind == StepFinishLoad || s.Kind == StepRevertDisks:
-			if s.Err == nil {
-				return r.Err
-			}
-			failure = s.Err
-		case s.Kind == StepFailRestore || s.Kind == StepEndRestore:
+		if done := s.Kind == StepFinishLoad || s.Kind == StepRevertDisks; done && s.Err == nil {
+			return r.Err
+		}
+		if s.Kind == StepFailRestore || s.Kind == StepEndRestore {
 			failure = errors.New(s.Message)
 		}
 	}

@@ -43,6 +43,23 @@ func (x *execution) startFrom(ctx context.Context, s Step, from *driver.Snapshot
 	return err
 }
 
+// restore executes a step of a restore; brief bounds those that only write something.
+func (x *execution) restore(ctx, brief context.Context, s Step) error {
+	if s.Kind == StepLoadSnapshot {
+		return x.load(ctx, s)
+	}
+	if s.Kind == StepFinishLoad {
+		return x.finishLoad(ctx, s)
+	}
+	if s.Kind == StepFailRestore {
+		return x.failRestore(brief, s)
+	}
+	if s.Kind == StepRevertDisks {
+		return x.revertDisks(ctx, s)
+	}
+	return x.endRestore(brief, nil)
+}
+
 // load writes down that a snapshot is being loaded, and begins to.
 func (x *execution) load(ctx context.Context, s Step) error {
 	ports := x.run.e.cfg.Ports
