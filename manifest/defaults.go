@@ -16,6 +16,8 @@ const (
 	DefaultReadinessTimeout = Duration(120 * time.Second)
 	// DefaultSnapshotDeadline is how long taking a snapshot may last.
 	DefaultSnapshotDeadline = Duration(5 * time.Minute)
+	// DefaultTimeZone is the zone of a schedule that names none.
+	DefaultTimeZone = "UTC"
 	// DefaultNICModel is the network card of a nic that names none.
 	DefaultNICModel = "virtio-net-pci"
 )
@@ -51,6 +53,10 @@ func Resolve(vm *VirtualMachine, dir string) *VirtualMachine {
 	setDefault(&s.Shutdown.Timeout, DefaultShutdownTimeout)
 	if s.Readiness != nil {
 		setDefault(&s.Readiness.Timeout, DefaultReadinessTimeout)
+	}
+	if s.Snapshots != nil {
+		setDefault(&s.Snapshots.TimeZone, DefaultTimeZone)
+		setDefault(&s.Snapshots.Method, SnapshotDisk)
 	}
 	if s.OnDelete == nil {
 		s.OnDelete = &OnDelete{}
@@ -191,6 +197,9 @@ func (vm *VirtualMachine) DeepCopy() *VirtualMachine {
 	if s.Readiness = clone(s.Readiness); s.Readiness != nil {
 		s.Readiness.Serial = clone(s.Readiness.Serial)
 		s.Readiness.TCP = clone(s.Readiness.TCP)
+	}
+	if s.Snapshots = clone(s.Snapshots); s.Snapshots != nil {
+		s.Snapshots.Keep = clone(s.Snapshots.Keep)
 	}
 	s.OnDelete = clone(s.OnDelete)
 	return &out

@@ -82,6 +82,7 @@ func fullMachine() *VirtualMachine {
 			Devices:   []Device{{Name: "x", Driver: "y", Properties: properties}},
 			Shutdown:  &Shutdown{Methods: []ShutdownMethod{ShutdownACPI}},
 			Readiness: &Readiness{Serial: &SerialReadiness{Match: "x"}, TCP: &TCPReadiness{Port: 1}},
+			Snapshots: &Snapshots{Schedule: "@daily", TimeZone: "UTC", Method: SnapshotDisk, Keep: &Keep{Last: 1, Hourly: 1, Daily: 1, Weekly: 1, Monthly: 1}},
 			OnDelete:  &OnDelete{},
 		},
 	}

@@ -84,6 +84,8 @@ type VirtualMachineSpec struct {
 	Shutdown *Shutdown `json:"shutdown,omitempty"`
 	// Readiness says when the guest counts as Ready. Absent: when QEMU says running.
 	Readiness *Readiness `json:"readiness,omitempty"`
+	// Snapshots are taken by a schedule. Absent: only by command or object.
+	Snapshots *Snapshots `json:"snapshots,omitempty"`
 	// OnDelete says what goes with the machine when it is deleted.
 	OnDelete *OnDelete `json:"onDelete,omitempty"`
 }
@@ -295,6 +297,32 @@ const (
 type OnDelete struct {
 	// Disks is Keep or Delete; Delete needs an asked-for delete too. Absent: Keep.
 	Disks DiskPolicy `json:"disks,omitempty"`
+}
+
+// Snapshots has snapshots taken by a schedule, and old ones of these deleted.
+type Snapshots struct {
+	// Schedule is when, in cron's five fields or as @daily and the like (crontab(5)).
+	Schedule string `json:"schedule"`
+	// TimeZone is the IANA name of the zone that the schedule is read in. Absent: UTC.
+	TimeZone string `json:"timeZone,omitempty"`
+	// Method is Disk or Full. Absent: Disk. Of a machine that is stopped it is always
+	// Disk, and only when the machine has run since the last one.
+	Method SnapshotMethod `json:"method,omitempty"`
+	// Keep says which of them stay. Absent: all.
+	Keep *Keep `json:"keep,omitempty"`
+}
+
+// Keep says which scheduled snapshots stay: those that any of the counts keeps. Each
+// count is of the newest one per hour, day, week (ISO) and month that has one.
+type Keep struct {
+	// Last is how many of the newest stay. Absent: none for that reason.
+	Last int `json:"last,omitempty"`
+	// Hourly, Daily, Weekly and Monthly are how many hours, days, weeks and months
+	// keep their newest one. Absent: none for that reason.
+	Hourly  int `json:"hourly,omitempty"`
+	Daily   int `json:"daily,omitempty"`
+	Weekly  int `json:"weekly,omitempty"`
+	Monthly int `json:"monthly,omitempty"`
 }
 
 // Snapshot is a point in time of one machine that should exist.

@@ -106,6 +106,7 @@ func (v *validator) machine(vm *VirtualMachine, arch string) {
 	v.devices(s.Devices)
 	v.shutdown(s.Shutdown)
 	v.readiness(vm)
+	v.snapshots(s.Snapshots)
 }
 
 // deviceNames looks at the names of disks, nics and devices, which share one

@@ -70,13 +70,25 @@ func (s Step) seen(obs driver.Observed) (message string, ok bool) {
 		return s.seenRestore(obs)
 	case StepForget:
 		return "deleted", obs.Presence == driver.Absent
-	case StepForgetSnapshot:
-		return "forgot snapshot " + s.Snapshot + ": " + s.Why, true
-	case StepEndHold:
-		return "the hold is over: " + s.Why, true
+	case StepForgetSnapshot, StepEndHold, StepScheduleSnapshot, StepExpireSnapshot:
+		return s.remembered(), true
 	default:
 		return string(s.Kind), true
 	}
+}
+
+// remembered says what a step did that concerns the records alone.
+func (s Step) remembered() string {
+	if s.Kind == StepForgetSnapshot {
+		return "forgot snapshot " + s.Snapshot + ": " + s.Why
+	}
+	if s.Kind == StepScheduleSnapshot {
+		return "snapshot " + s.Snapshot + " is asked for by the schedule: " + s.Why
+	}
+	if s.Kind == StepExpireSnapshot {
+		return "snapshot " + s.Snapshot + " is kept no longer: " + s.Why
+	}
+	return "the hold is over: " + s.Why
 }
 
 // told says what the process was told.
@@ -131,7 +143,7 @@ func (s Step) seenRestore(obs driver.Observed) (string, bool) {
 // begins says what a step is about to do.
 func (s Step) begins() string {
 	switch s.Kind {
-	case StepRecordEnd, StepIdentity, StepClearIntent, StepForgetSnapshot, StepEndHold, StepFailRestore, StepEndRestore:
+	case StepRecordEnd, StepIdentity, StepClearIntent, StepForgetSnapshot, StepEndHold, StepFailRestore, StepEndRestore, StepScheduleSnapshot, StepExpireSnapshot:
 		return s.String()
 	case StepLoadSnapshot, StepFinishLoad:
 		return "loading snapshot " + s.Snapshot

@@ -71,6 +71,7 @@ func (r *run) nextLook(now time.Time) time.Time {
 		due(h.Until)
 	}
 	due(healsAt(m, &r.last, r.opt))
+	due(nextSlot(m, now))
 	if r.notReady() {
 		if at := readyDeadline(m, &r.last, r.opt); now.Before(at) {
 			due(at)

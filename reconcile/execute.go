@@ -105,6 +105,8 @@ func (x *execution) do(ctx context.Context, s Step) error {
 		return x.finishSnapshot(ctx, s)
 	case StepLoadSnapshot, StepFinishLoad, StepFailRestore, StepRevertDisks, StepEndRestore:
 		return x.restore(ctx, brief, s)
+	case StepScheduleSnapshot, StepExpireSnapshot:
+		return x.schedule(brief, s)
 	case StepDeleteSnapshot:
 		return ports.Snapshots.DeleteSnapshot(ctx, x.want.vm(), x.obs, s.Snapshot)
 	case StepForget:

@@ -96,6 +96,14 @@ var fieldTable = []Field{
 	{Path: "spec.readiness.tcp.port", Class: ClassNone, Seen: SeenController},
 	{Path: "spec.readiness.tcp.host", Class: ClassNone, Seen: SeenController},
 	{Path: "spec.readiness.timeout", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.snapshots.schedule", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.snapshots.timeZone", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.snapshots.method", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.snapshots.keep.last", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.snapshots.keep.hourly", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.snapshots.keep.daily", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.snapshots.keep.weekly", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.snapshots.keep.monthly", Class: ClassNone, Seen: SeenController},
 	{Path: "spec.onDelete.disks", Class: ClassNone, Seen: SeenController},
 }
 

@@ -77,7 +77,7 @@ func TestFields_classes_areAsPromised(t *testing.T) {
 		case f.Path == "spec.disks[].size":
 			want = ClassDataLoss
 		case strings.HasPrefix(f.Path, "spec.shutdown."), strings.HasPrefix(f.Path, "spec.readiness."), strings.HasPrefix(f.Path, "spec.onDelete."),
-			f.Path == "spec.restartPolicy":
+			strings.HasPrefix(f.Path, "spec.snapshots."), f.Path == "spec.restartPolicy":
 			want = ClassNone
 		}
 		if f.Class != want {

@@ -90,6 +90,8 @@ func (s Step) event(ended *driver.Ended) (kind, reason string) {
 		return state.EventNormal, state.EventSnapshotTaken
 	case StepFinishSnapshot:
 		return state.EventNormal, state.EventSnapshotTaken
+	case StepScheduleSnapshot, StepExpireSnapshot:
+		return s.scheduleEvent()
 	case StepDeleteSnapshot:
 		return state.EventNormal, state.EventSnapshotDeleted
 	case StepLoadSnapshot, StepFinishLoad, StepFailRestore, StepRevertDisks, StepEndRestore:
@@ -113,6 +115,13 @@ func (s Step) restoreEvent() (kind, reason string) {
 		return state.EventNormal, state.EventRestored
 	}
 	return state.EventWarning, state.EventRestoreFailed
+}
+
+func (s Step) scheduleEvent() (kind, reason string) {
+	if s.Kind == StepExpireSnapshot {
+		return state.EventNormal, state.EventSnapshotExpired
+	}
+	return state.EventNormal, state.EventSnapshotDue
 }
 
 // endEvent tells how a process ended.

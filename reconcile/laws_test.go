@@ -65,7 +65,7 @@ func TestLaws_randomRestores_holdAtEachStep(t *testing.T) {
 		w := &walker{scene: newScene().up(), t: t}
 		w.addSnapshot("full", 9)
 		w.addSnapshot("disk", 0)
-		names := []string{"restore", "restore", "load fails", "load fails", "memory", "allow restart", "power state", "crash", "time", "answers", "unresponsive"}
+		names := []string{"restore", "restore", "load fails", "load fails", "memory", "allow restart", "power state", "schedule", "crash", "time", "answers", "unresponsive"}
 		for range len(names) {
 			names = append(names, "pass 00")
 		}
@@ -164,6 +164,9 @@ func (w *walker) stepLaws(s Step) {
 		if snap == nil || snap.Deleting == nil || !snap.Deleting.DeleteDisks && snap.Object.Spec.OnDelete != manifest.SnapshotDelete {
 			w.t.Fatalf("data of snapshot %s is deleted without a word", s.Snapshot)
 		}
+	}
+	if snap := w.want.snapshot(s.Snapshot); s.Kind == StepExpireSnapshot && (snap == nil || snap.Owner != OwnerSchedule) {
+		w.t.Fatalf("snapshot %s expires, which no schedule made", s.Snapshot)
 	}
 	w.restoreLaws(s)
 	if !s.Kind.stops() {
@@ -331,7 +334,10 @@ func (w *walker) events() map[string]func() {
 		"snapshot":      w.addSnapshotObject,
 		"snapshot gone": func() { clear(w.obs.Snapshots) },
 		"restore":       w.restore,
-		"load fails":    w.failLoad,
+		"schedule": func() {
+			w.change(daily(func(s *manifest.Snapshots) { s.Schedule, s.Keep = "* * * * *", &manifest.Keep{Last: 1} }))
+		},
+		"load fails": w.failLoad,
 		"forget snapshot": func() {
 			if n := len(w.want.Snapshots); n > 0 {
 				w.want.Snapshots[n-1].Deleting = &state.Deletion{Who: "x", DeleteDisks: w.coin("with data")}

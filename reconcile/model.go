@@ -89,7 +89,7 @@ func (m *model) doHost(s Step) {
 			Name: m.obs.Name, Presence: driver.Absent, SnapshotsKnown: true,
 			Files: map[string]driver.DiskFile{}, Snapshots: map[string]driver.SnapshotState{},
 		}
-	case StepPowerdown, StepQuit, StepKill, StepForgetSnapshot, StepEndHold, StepRevertDisks, StepEndRestore:
+	case StepPowerdown, StepQuit, StepKill, StepForgetSnapshot, StepEndHold, StepRevertDisks, StepEndRestore, StepScheduleSnapshot, StepExpireSnapshot:
 		// The intent is all that is seen of the first three until time passes;
 		// the others concern the record alone.
 	}
@@ -106,6 +106,8 @@ func (m *model) doRecord(s Step) {
 		if s.Snapshot != "" && rec.Restore != nil {
 			m.restoreLaunched()
 		}
+	case StepScheduleSnapshot, StepExpireSnapshot:
+		m.schedule(s)
 	case StepFinishLoad, StepRevertDisks, StepEndRestore:
 		rec.Restore = nil
 	case StepFailRestore:

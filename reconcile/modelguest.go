@@ -117,6 +117,20 @@ func (m *model) restoreLaunched() {
 	}
 }
 
+// schedule is what a schedule does to the objects.
+func (m *model) schedule(s Step) {
+	if s.Kind == StepExpireSnapshot {
+		if snap := m.want.snapshot(s.Snapshot); snap != nil {
+			snap.Deleting = &state.Deletion{Since: m.now, Who: OwnerSchedule, DeleteDisks: snap.TakenUID != ""}
+		}
+		return
+	}
+	m.want.Machine.Scheduled = s.Slot
+	if snap, err := newScheduled(m.want.Machine.Object.Metadata.Name, OwnerSchedule, s); err == nil {
+		m.want.Snapshots = append(slices.Clone(m.want.Snapshots), snap)
+	}
+}
+
 // load begins the job of a load, which stops the guest.
 func (m *model) load(s Step) {
 	m.obs.Guest.RunState = pausedState(&m.obs)

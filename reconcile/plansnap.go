@@ -59,6 +59,9 @@ func (p *planner) snapshots() {
 			p.wantSnapshot(s)
 		}
 	}
+	if !p.acting() {
+		p.schedule()
+	}
 }
 
 func (p *planner) deleteSnapshot(s *state.Snapshot) {

@@ -37,6 +37,7 @@ func statusOf(want Desired, obs driver.Observed, plan Plan, opt Options, now tim
 		}
 		s.Hold = plan.Held
 		s.Deleting = rec.Deleting
+		s.NextSnapshot = nextSlot(rec, now)
 	}
 	s.Observed = observedStatus(obs.Guest)
 	s.Conditions = conditionsOf(want, &obs, plan, s, opt, now)

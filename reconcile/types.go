@@ -80,6 +80,10 @@ const (
 	StepRevertDisks StepKind = "revert-disks"
 	// StepEndRestore gives up a restore that has changed nothing.
 	StepEndRestore StepKind = "end-restore"
+	// StepScheduleSnapshot makes the Snapshot object that a schedule asks for.
+	StepScheduleSnapshot StepKind = "schedule-snapshot"
+	// StepExpireSnapshot has a scheduled snapshot deleted that is kept no longer.
+	StepExpireSnapshot StepKind = "expire-snapshot"
 	// StepForget removes the record of a machine that is stopped, and moves or
 	// deletes its disks.
 	StepForget StepKind = "forget"
@@ -96,6 +100,8 @@ type Step struct {
 	// StepStart with a tag starts the machine as that snapshot's record says.
 	Disk     string `json:"disk,omitempty"`
 	Snapshot string `json:"snapshot,omitempty"`
+	// Slot is the time that a schedule named for StepScheduleSnapshot.
+	Slot time.Time `json:"slot,omitzero"`
 	// Method is the method of StepTakeSnapshot.
 	Method manifest.SnapshotMethod `json:"method,omitempty"`
 	// Intent is written before a step whose end is only seen later. That of

@@ -51,6 +51,10 @@ const (
 	EventSaving = "SavingSnapshot"
 	// EventSnapshotTaken is a snapshot that is there.
 	EventSnapshotTaken = "SnapshotTaken"
+	// EventSnapshotDue is a snapshot that a schedule has asked for, EventSnapshotExpired
+	// one of these that is kept no longer.
+	EventSnapshotDue     = "SnapshotDue"
+	EventSnapshotExpired = "SnapshotExpired"
 	// EventSnapshotDeleted is a snapshot whose data was deleted.
 	EventSnapshotDeleted = "SnapshotDeleted"
 	// EventSnapshotForgotten is a Snapshot object whose record was removed.
@@ -91,7 +95,7 @@ func Reasons() []string {
 		EventPaused, EventResumed, EventCancelled, EventReady, EventNotReady,
 		EventRestartRequired, EventDrifted, EventManifestInvalid,
 		EventSaving, EventSnapshotTaken, EventSnapshotDeleted, EventSnapshotForgotten,
-		EventRestoring, EventRestored, EventRestoreFailed,
+		EventSnapshotDue, EventSnapshotExpired, EventRestoring, EventRestored, EventRestoreFailed,
 		EventStopped, EventGuestPowerOff, EventSignal, EventCrash, EventPanic, EventWatchdog, EventQuit, EventHostReboot, EventStartFailed,
 		EventStepFailed,
 	}

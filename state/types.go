@@ -29,6 +29,9 @@ type Machine struct {
 	Hold *Hold `json:"hold,omitempty"`
 	// Deleting is a delete that was asked for and is not over.
 	Deleting *Deletion `json:"deleting,omitempty"`
+	// Scheduled is the time that the schedule named for the last snapshot it asked for;
+	// zero before the first.
+	Scheduled time.Time `json:"scheduled,omitzero"`
 	// Restore is a snapshot that the machine is to be set back to; nil when nobody
 	// asked for that, or when it is done.
 	Restore *Restore `json:"restore,omitempty"`

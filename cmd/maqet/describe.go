@@ -85,6 +85,9 @@ func describeMachine(env environment, v reconcile.View) {
 	if !s.NextTry.IsZero() {
 		top.add("Next try", fmt.Sprintf("%s, failures in a row: %d", timeCell(s.NextTry), s.Failures))
 	}
+	if !s.NextSnapshot.IsZero() {
+		top.add("Next snapshot", timeCell(s.NextSnapshot))
+	}
 	if s.Hold != nil {
 		top.add("Hold", describeHold(m.Object.Metadata.Name, s.Hold))
 	}

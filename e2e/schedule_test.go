@@ -1,0 +1,51 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/maqet/maqet/e2e/internal/host"
+)
+
+// A minute is the shortest that a schedule can name, so that this test takes up to one;
+// others run meanwhile.
+func TestSchedule_everyMinute_watchTakesOneAndShowsTheNext(t *testing.T) {
+	t.Parallel()
+	h, dir := host.New(t, binary), t.TempDir()
+	text := `apiVersion: maqet.io/v1alpha1
+kind: VirtualMachine
+metadata: {name: web}
+spec:
+  machine: {type: q35}
+  memory: {size: 32Mi}
+  disks: [{name: data, size: 1Mi}]
+  snapshots: {schedule: "* * * * *", keep: {last: 1}}
+`
+	if err := os.WriteFile(filepath.Join(dir, "web.yaml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.Must(t, 0, "apply", "-f", dir)
+	if out := h.Must(t, 0, "describe", "web"); !strings.Contains(out, "Next snapshot:") {
+		t.Errorf("describe tells of no next snapshot:\n%s", out)
+	}
+	watch := h.Command("watch", dir)
+	if err := watch.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := watch.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		_ = watch.Wait() // it was killed
+	}()
+	if !host.Eventually(host.Settle, func() bool {
+		return strings.Contains(h.Must(t, 0, "snapshot", "list", "web"), "auto-")
+	}) {
+		t.Fatalf("no snapshot was taken:\n%s", h.Must(t, 0, "events", "web"))
+	}
+	if out := h.Must(t, 0, "events", "web"); !strings.Contains(out, "SnapshotDue") {
+		t.Errorf("no event tells that it was due:\n%s", out)
+	}
+}
