@@ -206,7 +206,24 @@ type SnapshotRecord struct {
 	Guest    *Guest        `json:"guest,omitempty"`
 	QEMU     Version       `json:"qemu"`
 	Duration time.Duration `json:"duration"`
+	// Paused is from when to when the guest stood still for it, by QEMU's clock; nil
+	// when it never did, as for a disk-only one.
+	Paused *Paused `json:"paused,omitempty"`
+	// Parent is the tag that the machine was at: the last one that was taken of it or
+	// that it was set back to; empty for the first.
+	Parent string `json:"parent,omitempty"`
 }
+
+// Paused is how long a guest stood still.
+type Paused struct {
+	From time.Time `json:"from"`
+	To   time.Time `json:"to"`
+	// AtMost tells that nobody heard when the guest went on: To is when it had.
+	AtMost bool `json:"atMost,omitempty"`
+}
+
+// Lasted is how long the guest stood still, or at most did.
+func (p Paused) Lasted() time.Duration { return p.To.Sub(p.From) }
 
 // SnapshotState is one tag as the disks show it.
 type SnapshotState struct {

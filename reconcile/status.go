@@ -96,5 +96,12 @@ type SnapshotStatus struct {
 	Consistency string            `json:"consistency,omitempty"`
 	Disks       []string          `json:"disks,omitempty"`
 	MemorySize  manifest.Quantity `json:"memorySize,omitempty"`
-	Message     string            `json:"message,omitempty"`
+	// Duration is how long taking it lasted, Paused for how long the guest stood still.
+	Duration manifest.Duration `json:"duration,omitempty"`
+	Paused   manifest.Duration `json:"paused,omitempty"`
+	// PausedAtMost tells that Paused is an upper bound.
+	PausedAtMost bool `json:"pausedAtMost,omitempty"`
+	// Parent is the snapshot that the machine was at when this one was taken.
+	Parent  string `json:"parent,omitempty"`
+	Message string `json:"message,omitempty"`
 }

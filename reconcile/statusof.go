@@ -309,6 +309,10 @@ func snapshotStatuses(want Desired, obs *driver.Observed) []SnapshotStatus {
 		}
 		if r := found.Record; r != nil {
 			s.Method, s.TakenAt, s.Consistency = r.Method, r.Taken, r.Consistency
+			s.Duration, s.Parent = manifest.Duration(r.Duration), r.Parent
+			if r.Paused != nil {
+				s.Paused, s.PausedAtMost = manifest.Duration(r.Paused.Lasted()), r.Paused.AtMost
+			}
 		}
 		byName[tag] = s
 	}

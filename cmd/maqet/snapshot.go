@@ -99,7 +99,7 @@ func listSnapshots(a *app, v reconcile.View, f format) error {
 	case len(snapshots) == 0:
 		fmt.Fprintf(a.env.err, "vm/%s has no snapshots\n", v.Machine.Object.Metadata.Name)
 	default:
-		printTable(a.env.out, []string{"NAME", "PHASE", "METHOD", "TAKEN", "CONSISTENCY", "DISKS", "NOTE"}, snapshotRows(snapshots, ""))
+		printSnapshots(a.env, snapshots)
 	}
 	return nil
 }

@@ -153,9 +153,14 @@ func discard(ctx context.Context, at place, draft driver.SnapshotRecord) ([]stri
 // complete writes the record of a snapshot that has been seen on the disks.
 func (s *snapshots) complete(ctx context.Context, vm string, record driver.SnapshotRecord) error {
 	record.Duration = time.Since(record.Taken)
+	if p := record.Paused; p != nil && p.To.IsZero() {
+		p.To, p.AtMost = time.Now().UTC(), true
+	}
+	record.Parent = s.at(vm)
 	if err := s.writeRecord(vm, record); err != nil {
 		return err
 	}
+	s.setAt(ctx, vm, record.Tag)
 	s.log.InfoContext(ctx, "snapshot taken", "vm", vm, "tag", record.Tag, "method", record.Method, "dur", record.Duration)
 	return nil
 }

@@ -36,11 +36,17 @@ func (s *snapshots) begin(ctx context.Context, vm *manifest.VirtualMachine, draf
 			return err
 		}
 		var err error
-		begun, err = s.submit(ctx, c, job, qmp.NewCall("snapshot-save", map[string]any{
+		begun, draft.Paused, err = s.submit(ctx, c, job, qmp.NewCall("snapshot-save", map[string]any{
 			"job-id": job, "tag": draft.Tag, "vmstate": vmstateDisk(vm, draft.Disks), "devices": draft.Disks,
 		}, nil))
 		return err
 	})
+	if draft.Paused != nil {
+		// Only who listens just then hears of it.
+		if noted := s.writeDraft(name, draft); noted != nil {
+			s.log.WarnContext(ctx, "how long the guest stood still is not remembered", "vm", name, "tag", draft.Tag, "err", noted)
+		}
+	}
 	var refused *qmp.Error
 	switch {
 	case err == nil || begun:
@@ -60,16 +66,20 @@ func (s *snapshots) begin(ctx context.Context, vm *manifest.VirtualMachine, draf
 // reports at once that the job runs, but answers the command, and every other one of
 // any client, only when the job is over. So what proves the beginning is either the
 // answer or that event, and a long job outlives the wait for an answer.
-func (s *snapshots) submit(ctx context.Context, c *qmp.Conn, job string, call *qmp.Call) (begun bool, err error) {
+//
+// Paused is what the events show of the guest standing still meanwhile; its end is
+// zero when the wait was over before the job.
+func (s *snapshots) submit(ctx context.Context, c *qmp.Conn, job string, call *qmp.Call) (begun bool, paused *driver.Paused, err error) {
 	events := c.Subscribe()
 	defer events.Close()
 	if err := c.Send(ctx, call); err != nil {
-		return false, err
+		return false, nil, err
 	}
 	wait, cancel := s.answer(ctx)
 	defer cancel()
 	err = call.Wait(wait)
-	return err == nil || sawJob(events, job), err
+	saw, paused := sawJob(events, job)
+	return err == nil || saw, paused, err
 }
 
 // answer limits the wait for the answer to one command.
@@ -110,20 +120,27 @@ func dismiss(ctx context.Context, c *qmp.Conn, id string) error {
 	return c.Do(ctx, "job-dismiss", map[string]any{"id": id}, nil)
 }
 
-// sawJob tells whether an event that has come says that the job was begun.
-func sawJob(events *qmp.Subscription, id string) bool {
+// sawJob tells whether an event that has come says that the job was begun, and from
+// when to when the events say that the guest stood still.
+func sawJob(events *qmp.Subscription, id string) (begun bool, paused *driver.Paused) {
 	for {
 		select {
 		case e, open := <-events.C():
 			if !open {
-				return false
+				return begun, paused
 			}
 			var change struct{ ID, Status string }
 			if e.Name == "JOB_STATUS_CHANGE" && json.Unmarshal(e.Data, &change) == nil && change.ID == id && change.Status == "running" {
-				return true
+				begun = true
+			}
+			if e.Name == "STOP" && paused == nil {
+				paused = &driver.Paused{From: e.Timestamp.UTC()}
+			}
+			if e.Name == "RESUME" && paused != nil && paused.To.IsZero() {
+				paused.To = e.Timestamp.UTC()
 			}
 		default:
-			return false
+			return begun, paused
 		}
 	}
 }

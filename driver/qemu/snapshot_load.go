@@ -56,7 +56,7 @@ func (s *snapshots) loadBy(ctx context.Context, c *qmp.Conn, record *driver.Snap
 	}
 	memory, err := readyToLoad(ctx, c, record)
 	if err == nil {
-		begun, err = s.submit(ctx, c, job, qmp.NewCall("snapshot-load", map[string]any{
+		begun, _, err = s.submit(ctx, c, job, qmp.NewCall("snapshot-load", map[string]any{
 			"job-id": job, "tag": record.Tag, "vmstate": memory, "devices": record.Disks,
 		}, nil))
 	}
@@ -146,6 +146,9 @@ func (s *snapshots) finishLoad(ctx context.Context, vm *manifest.VirtualMachine,
 			return dismiss(ctx, c, job.ID)
 		}
 	})
+	if err == nil {
+		s.setAt(ctx, name, req.Tag)
+	}
 	return snapshotError(name, "restore", err)
 }
 

@@ -119,3 +119,41 @@ func TestStartedFrom_takesSpecAndIdentityOfThen(t *testing.T) {
 		t.Error("it was started from a record without a launch")
 	}
 }
+
+// What a machine is at: what was taken last, or what it was set back to.
+func TestSnapshots_parent_isWhatTheMachineWasAt(t *testing.T) {
+	b := newLoadBench(t)
+	first := b.recorded(t, "full")
+	if first.Parent != "" {
+		t.Errorf("the first one came from %q", first.Parent)
+	}
+	if p := first.Paused; p == nil || p.AtMost || p.Lasted() <= 0 || p.Lasted() > first.Duration {
+		t.Errorf("the guest stood still %+v, of %s that it took", p, first.Duration)
+	}
+	for _, tag := range []string{"second", "third"} {
+		if tag == "third" {
+			if err := b.load(t.Context(), b.vm, b.observe(t), fullIntent("full")); err != nil {
+				t.Fatal(err)
+			}
+			b.awaitJob(t)
+			if err := b.finishLoad(t.Context(), b.vm, fullIntent("full")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := b.take(t.Context(), b.vm, b.observe(t), diskIntent(tag)); err != nil {
+			t.Fatal(err)
+		}
+		if record := b.recorded(t, tag); record.Parent != "full" || record.Paused != nil {
+			t.Errorf("%s came from %q, the guest stood still %v", tag, record.Parent, record.Paused)
+		}
+	}
+	if err := b.remove(t.Context(), b.vm, b.observe(t), "third"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.take(t.Context(), b.vm, b.observe(t), diskIntent("fourth")); err != nil {
+		t.Fatal(err)
+	}
+	if record := b.recorded(t, "fourth"); record.Parent != "" {
+		t.Errorf("it came from %q, which is deleted", record.Parent)
+	}
+}

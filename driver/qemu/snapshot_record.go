@@ -1,12 +1,14 @@
 package qemu
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/maqet/maqet/driver"
@@ -92,6 +94,32 @@ func (s *snapshots) writeRecord(vm string, record driver.SnapshotRecord) error {
 		return err
 	}
 	return s.dropDraft(vm, record.Tag)
+}
+
+// atFile names the file that holds the tag that the machine is at. No record has a
+// name that begins with a dot.
+const atFile = ".at"
+
+// at is the tag that the machine is at; empty when there is none or it is not known.
+// It only tells people how snapshots follow from one another.
+func (s *snapshots) at(vm string) string {
+	text, err := os.ReadFile(filepath.Join(s.layout.SnapshotDir(vm), atFile))
+	if err != nil {
+		return ""
+	}
+	tag := strings.TrimSpace(string(text))
+	if record, err := s.record(vm, tag); err != nil || record == nil {
+		return ""
+	}
+	return tag
+}
+
+// setAt remembers the tag that the machine is at.
+func (s *snapshots) setAt(ctx context.Context, vm, tag string) {
+	err := durable.WriteFile(filepath.Join(s.layout.SnapshotDir(vm), atFile), []byte(tag+"\n"), durable.DefaultPerm)
+	if err != nil {
+		s.log.WarnContext(ctx, "which snapshot the machine is at is not remembered", "vm", vm, "tag", tag, "err", err)
+	}
 }
 
 // dropDraft forgets that a snapshot was begun.

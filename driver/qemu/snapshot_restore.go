@@ -50,6 +50,7 @@ func (s *snapshots) restore(ctx context.Context, vm *manifest.VirtualMachine, ob
 		report.Method, report.Taken, report.Consistency = record.Method, record.Taken, record.Consistency
 	}
 	report.Note = restoreNote(report)
+	s.setAt(ctx, name, tag)
 	s.log.InfoContext(ctx, "snapshot restored", "vm", name, "tag", tag, "disks", disks)
 	return report, nil
 }
