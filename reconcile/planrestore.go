@@ -81,14 +81,19 @@ func (p *planner) restoreAlive() {
 		return
 	}
 	found := p.restored()
-	switch {
-	case found == nil:
-	case !p.withMemory(found):
+	if found == nil {
+		return
+	}
+	if !p.withMemory(found) {
 		p.stop(driver.IntentRestart, why)
-	case len(driver.DeviceDifferences(found.Record.Guest, p.obs.Guest)) == 0 && p.stopIntent() == nil:
+		return
+	}
+	others := driver.DeviceDifferences(found.Record.Guest, p.obs.Guest)
+	switch {
+	case len(others) == 0 && p.stopIntent() == nil:
 		p.load(found)
-	case r.Launched:
-		p.endRestore("QEMU, started as it was then, has other devices: " + driver.DeviceDifferences(found.Record.Guest, p.obs.Guest)[0])
+	case len(others) > 0 && r.Launched:
+		p.endRestore("QEMU, started as it was then, has other devices: " + others[0])
 	default:
 		// What the guest holds in memory is given up either way.
 		p.opt.Force = true
