@@ -128,6 +128,10 @@ type Job struct {
 	Type   string `json:"type"`
 	Status string `json:"status"`
 	Error  string `json:"error,omitempty"`
+	// Current and Total are how far it is, in units of its own; Total is 0 before it knows,
+	// and for jobs that only know whether they are over it is 1.
+	Current int64 `json:"current-progress,omitempty"`
+	Total   int64 `json:"total-progress,omitempty"`
 }
 
 // DiskFile is an image file on the host.

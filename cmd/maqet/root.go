@@ -126,7 +126,7 @@ func addGroups(root *cobra.Command, a *app) {
 		{"files", "From files to machines:", []*cobra.Command{
 			newApply(a), newWatch(a), newPlan(a), newValidate(a), newRender(a),
 		}},
-		{"look", "Look:", []*cobra.Command{newGet(a), newDescribe(a), newEvents(a), newLogs(a), newWait(a)}},
+		{"look", "Look:", []*cobra.Command{newGet(a), newDescribe(a), newEvents(a), newLogs(a), newWait(a), newJobs(a)}},
 		{"act", "Act on machines:", []*cobra.Command{
 			newStart(a), newStop(a), newRestart(a), newPause(a), newResume(a), newHold(a), newRelease(a), newDelete(a),
 		}},

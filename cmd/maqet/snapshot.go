@@ -121,7 +121,7 @@ the machine is stopped, which --stop permits.
 
 A load that fails halfway ends that QEMU, since its disks may be of another time than
 its memory, and the machine is started cold as it was then.`,
-		Example: "  maqet snapshot restore web before-upgrade\n  maqet snapshot restore web nightly --stop",
+		Example: "  maqet snapshot restore web before-upgrade --stop",
 		Args:    exactArgs("a machine", "a snapshot"), ValidArgsFunction: completeSnapshots(a),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			vm, tag, err := snapshotArgs(args)

@@ -77,6 +77,9 @@ type jobReply struct {
 	Type   string `json:"type"`
 	Status string `json:"status"`
 	Error  string `json:"error"`
+
+	Current int64 `json:"current-progress"`
+	Total   int64 `json:"total-progress"`
 }
 
 // newQuestions are the questions of a depth.
