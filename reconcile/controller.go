@@ -117,9 +117,10 @@ type supervised struct {
 	looked time.Time
 	// process is when the process was started that the following is about.
 	process time.Time
-	// listening is true while the watcher has the machine, deaf counts how often
-	// it gave up in a row, and listenAfter is when it may be asked again.
+	// listening is true while the watcher has the machine, and stop ends that. Deaf
+	// counts how often it gave up in a row, and listenAfter is when it may be asked again.
 	listening   bool
+	stop        context.CancelFunc
 	deaf        int
 	listenAfter time.Time
 	// awaited is what is waited for besides, cancel ends that.

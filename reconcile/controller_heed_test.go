@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -38,11 +39,33 @@ func (s *tellingStore) Update(ctx context.Context, do func(Tx) error) error {
 	return err
 }
 
+// countingWatcher counts how many listen to one machine at once.
+type countingWatcher struct {
+	Watcher
+	mu        sync.Mutex
+	now, most map[string]int
+}
+
+func (w *countingWatcher) Watch(ctx context.Context, name string, hint func(driver.Hint)) error {
+	w.count(name, 1)
+	defer w.count(name, -1)
+	return w.Watcher.Watch(ctx, name, hint)
+}
+
+func (w *countingWatcher) count(name string, n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.now[name] += n
+	w.most[name] = max(w.most[name], w.now[name])
+}
+
 // heeding is a controller that is told of what is written, and a person beside it.
 type heeding struct {
 	*simWorld
 	store  *tellingStore
 	person *Engine
+	// listeners are those of the controller.
+	listeners *countingWatcher
 	// looks counts looks of anybody at any machine.
 	looks atomic.Int64
 }
@@ -63,8 +86,9 @@ func heeded(t *testing.T, test func(h *heeding)) {
 		p := &simProcess{simHost: h.host, w: h.simWorld, left: -1, cancel: cancel}
 		ports := h.host.ports()
 		ports.Power = p // Which notes what the controller does.
+		h.listeners = &countingWatcher{Watcher: p, now: map[string]int{}, most: map[string]int{}}
 		p.controller = NewController(ControllerConfig{
-			Engine: engine("watch", ports), Load: h.load, Changes: h.changes, Watcher: p, Options: ApplyOptions{Owner: "/vms"},
+			Engine: engine("watch", ports), Load: h.load, Changes: h.changes, Watcher: h.listeners, Options: ApplyOptions{Owner: "/vms"},
 			Records: h.store.told, Resync: 1000 * time.Hour,
 		})
 		h.process = p
@@ -194,5 +218,19 @@ func TestController_recordsUnreadable_areReadAgain(t *testing.T) {
 		h.store.unreadable.Store(false)
 		h.passes(10 * time.Second)
 		h.expectRuns("a", "hand")
+	})
+}
+
+func TestController_recordsLost_listensOnceToWhatStillRuns(t *testing.T) {
+	heeded(t, func(h *heeding) {
+		writes(h.t, h.store, func(tx Tx) error { return tx.DeleteMachine("a") })
+		h.passes(time.Minute)
+		h.expectRuns("a")
+		if m := h.records()["a"]; m == nil || h.count("a start") != 1 {
+			h.t.Errorf("started %d times, record %+v", h.count("a start"), m)
+		}
+		if now, most := h.listeners.now["a"], h.listeners.most["a"]; now != 1 || most != 1 {
+			h.t.Errorf("%d listeners, at most %d at once", now, most)
+		}
 	})
 }
