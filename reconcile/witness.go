@@ -151,7 +151,7 @@ func (t *writing) DeleteMachine(name string) error {
 }
 
 func (t *writing) machine(name string, write func() error) error {
-	before, err := t.Tx.Machine(name)
+	before, err := t.Machine(name)
 	if err != nil {
 		return err
 	}
@@ -159,7 +159,7 @@ func (t *writing) machine(name string, write func() error) error {
 		return err
 	}
 	// As it will be read, which need not be as it was in memory.
-	after, err := t.Tx.Machine(name)
+	after, err := t.Machine(name)
 	if err == nil {
 		addEdit(t.machines, name, edit{name, string(text(before)), string(text(after))})
 	}
@@ -175,14 +175,14 @@ func (t *writing) DeleteSnapshot(name string) error {
 }
 
 func (t *writing) snapshot(name string, write func() error) error {
-	before, err := t.Tx.Snapshot(name)
+	before, err := t.Snapshot(name)
 	if err != nil {
 		return err
 	}
 	if err := write(); err != nil {
 		return err
 	}
-	after, err := t.Tx.Snapshot(name)
+	after, err := t.Snapshot(name)
 	if err != nil {
 		return err
 	}

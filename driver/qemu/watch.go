@@ -78,6 +78,9 @@ type watcher struct {
 	missed atomic.Bool
 	// said is the last reason that was logged for not being connected.
 	said string
+	// asked tells that this is no watch: somebody has asked for the end and only waits
+	// for it. Where a watch listens, that one does what there is to do.
+	asked bool
 	// woken tells that the process was sent a signal to go on ending.
 	woken bool
 }
@@ -98,7 +101,7 @@ func (w *watcher) run(ctx context.Context) error {
 	exit := make(chan error, 1)
 	go func() {
 		err := w.look.process.wait(alive)
-		if err == nil {
+		if err == nil && !w.asked {
 			// Why it ended is found out and told later, which takes longer.
 			w.driver.log.InfoContext(alive, "machine ended", "vm", w.name, "pid", w.look.process.pid)
 		}
@@ -122,7 +125,7 @@ func (w *watcher) run(ctx context.Context) error {
 // complain logs why nobody listens, each reason once.
 func (w *watcher) complain(alive context.Context, err error) {
 	switch {
-	case alive.Err() != nil:
+	case alive.Err() != nil, w.asked:
 	case err == nil:
 		w.said = ""
 	case err.Error() != w.said:
@@ -169,6 +172,9 @@ func (w *watcher) listen(alive context.Context, conn *qmp.Conn, notes *notes) {
 	var lost uint64
 	done := alive.Done()
 	var deadline, late <-chan time.Time
+	if w.asked && w.toldToQuit() {
+		late = w.ending()
+	}
 	for {
 		select {
 		case <-done:
