@@ -181,7 +181,7 @@ func (d *Driver) awaitSerial(ctx context.Context, path string, from int64, match
 	if err != nil {
 		return err
 	}
-	watch, err := watchFile(path, true)
+	watch, err := d.watchFile(path, true)
 	if err != nil {
 		return err
 	}
