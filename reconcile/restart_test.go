@@ -220,3 +220,31 @@ func TestRestartLaws_anyEnds_hold(t *testing.T) {
 		}
 	})
 }
+
+// TestNextTry_recordStandsOverTheReadersTable looks at a machine that a watch with
+// another table of durations has noted, which every get and describe does.
+func TestNextTry_recordStandsOverTheReadersTable(t *testing.T) {
+	for name, c := range map[string]struct {
+		after time.Duration
+		want  string
+	}{
+		"right after the end":                       {0, "wait,1h0m0s"},
+		"later":                                     {59 * time.Minute, "wait,1h0m0s"},
+		"when the wait is over":                     {time.Hour, "start;"},
+		"the clock was set back to before the end":  {-time.Minute, "start;"},
+		"the clock was set back far before the end": {-24 * time.Hour, "start;"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene().up().down(driver.EndCrash)
+			s.opt.Supervise = true
+			watch := s.opt
+			watch.Backoff, watch.BackoffMax = time.Hour, time.Hour
+			ended(s.want.Machine, &s.obs, watch)
+			s.do(Step{Kind: StepRecordEnd})
+			s.now = s.want.Machine.LastTermination.At.Add(c.after)
+			if diff := cmp.Diff(c.want, summary(s.plan())); diff != "" {
+				t.Errorf("plan (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

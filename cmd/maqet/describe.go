@@ -97,7 +97,7 @@ func describeMachine(env environment, v reconcile.View) {
 	describeObserved(env.out, s.Observed)
 	describeConditions(env.out, s.Conditions)
 	describeSnapshots(env.out, s.Snapshots)
-	describeNext(env, v.Plan)
+	describeNext(env, v.Plan, v.Watched)
 }
 
 func joinMap(m map[string]string) string {
@@ -193,8 +193,8 @@ func snapshotRows(snapshots []reconcile.SnapshotStatus, indent string) [][]strin
 	return rows
 }
 
-// describeNext is the plan: what is owed, wrong, and done next.
-func describeNext(env environment, p reconcile.Plan) {
+// describeNext is the plan: what is owed, wrong, and done next, and by whom.
+func describeNext(env environment, p reconcile.Plan, watched bool) {
 	for _, problem := range p.Problems {
 		fmt.Fprintf(env.out, "Problem:       %s: %s\n", problem.Reason, problem.Message)
 		if problem.Hint != "" {
@@ -209,10 +209,26 @@ func describeNext(env environment, p reconcile.Plan) {
 	}
 	switch {
 	case len(p.Steps) > 0:
-		fmt.Fprintf(env.out, "Next step:     %s, by: maqet apply\n", describeStep(p.Steps[0]))
+		by := "maqet apply"
+		if watched {
+			by = "the watch"
+		}
+		fmt.Fprintf(env.out, "Next step:     %s, by: %s\n", describeStep(p.Steps[0]), by)
 	case p.Wait != nil:
-		fmt.Fprintf(env.out, "Waiting for:   %s\n", p.Wait.For)
+		fmt.Fprintf(env.out, "Waiting for:   %s\n", describeWait(*p.Wait))
 	default:
 		fmt.Fprintln(env.out, "Next step:     none")
 	}
+}
+
+// describeWait is what is waited for, until when, and what is done then.
+func describeWait(w reconcile.Wait) string {
+	text := w.For
+	if !w.Until.IsZero() {
+		text += ", until " + timeCell(w.Until)
+	}
+	if w.Then != "" {
+		text += "; then " + w.Then
+	}
+	return text
 }
