@@ -109,6 +109,7 @@ func runWatch(ctx context.Context, a *app, args []string, flags watchFlags) erro
 		w.log.LogAttrs(ctx, slog.LevelInfo, "watch ends; the guests run on")
 		return nil
 	}
+	w.log.LogAttrs(ctx, slog.LevelInfo, "watch ends; the guests are asked to power off first")
 	return w.stopGuests(context.WithoutCancel(ctx))
 }
 
@@ -228,6 +229,9 @@ func (w *watch) stopGuests(ctx context.Context) error {
 		if r.Err != nil {
 			err = errors.Join(err, r.Err)
 		}
+	}
+	if err == nil {
+		w.log.LogAttrs(ctx, slog.LevelInfo, "the guests have ended", slog.Int("machines", len(results)))
 	}
 	return err
 }
