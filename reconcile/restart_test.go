@@ -228,9 +228,9 @@ func TestNextTry_recordStandsOverTheReadersTable(t *testing.T) {
 		after time.Duration
 		want  string
 	}{
-		"right after the end":                       {0, "wait,1h0m0s"},
-		"later":                                     {59 * time.Minute, "wait,1h0m0s"},
-		"when the wait is over":                     {time.Hour, "start;"},
+		"right after the end":   {0, "wait,1h0m0s"},
+		"later":                 {59 * time.Minute, "wait,1h0m0s"},
+		"when the wait is over": {time.Hour, "start;"},
 		"the clock was set back to before the end":  {-time.Minute, "start;"},
 		"the clock was set back far before the end": {-24 * time.Hour, "start;"},
 	} {
