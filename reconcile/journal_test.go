@@ -150,7 +150,7 @@ func TestJournal_crash_tellsCauseAndLastWords(t *testing.T) {
 		})
 		w.apply(ApplyOptions{}, newVM("web"))
 		got := j.messages(state.EventCrash)
-		if len(got) != 1 || !strings.Contains(got[0], "qemu: out of luck") || !strings.Contains(got[0], "signal 6") {
+		if len(got) != 1 || !strings.Contains(got[0], "qemu: out of luck") || !strings.HasSuffix(got[0], "; signal 6") {
 			t.Errorf("crash: %q", got)
 		}
 		j.expect(t, "!Crash Started Ready")

@@ -108,9 +108,6 @@ func joinMap(m map[string]string) string {
 	return strings.Join(parts, ", ")
 }
 
-// exitNotSeen is how a process's end is recorded that nobody waited for.
-const exitNotSeen = "not seen"
-
 // describePolicy is the restart policy, and that it does nothing while nobody watches.
 func describePolicy(p manifest.RestartPolicy, watched bool) string {
 	text := string(cmp.Or(p, manifest.RestartOnFailure))
@@ -124,7 +121,7 @@ func describeEnd(t state.Termination) string {
 	text := fmt.Sprintf("%s at %s", t.Cause, timeCell(t.At))
 	switch t.Exit {
 	case "":
-	case exitNotSeen:
+	case driver.ExitNotSeen:
 		text += ", exit status not seen"
 	default:
 		text += ", " + t.Exit
@@ -213,7 +210,11 @@ func describeNext(env environment, p reconcile.Plan, watched bool) {
 		if watched {
 			by = "the watch"
 		}
-		fmt.Fprintf(env.out, "Next step:     %s, by: %s\n", describeStep(p.Steps[0]), by)
+		words := make([]string, 0, len(p.Steps))
+		for _, step := range p.Steps {
+			words = append(words, describeStep(step))
+		}
+		fmt.Fprintf(env.out, "Next step:     %s, by: %s\n", strings.Join(words, ", then "), by)
 	case p.Wait != nil:
 		fmt.Fprintf(env.out, "Waiting for:   %s\n", describeWait(*p.Wait))
 	default:
