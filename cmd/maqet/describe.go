@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -217,6 +218,8 @@ func describeNext(env environment, p reconcile.Plan, watched bool) {
 		fmt.Fprintf(env.out, "Next step:     %s, by: %s\n", strings.Join(words, ", then "), by)
 	case p.Wait != nil:
 		fmt.Fprintf(env.out, "Waiting for:   %s\n", describeWait(*p.Wait))
+	case slices.ContainsFunc(p.Changes, func(c reconcile.Change) bool { return c.Pending && c.Class == reconcile.ClassRestart }):
+		fmt.Fprintf(env.out, "Next step:     none before a restart: maqet restart %s\n", p.Machine)
 	default:
 		fmt.Fprintln(env.out, "Next step:     none")
 	}

@@ -311,11 +311,7 @@ func noteOf(v reconcile.View) string {
 		notes = append(notes, v.Status.Reason)
 	}
 	if v.Status.Hold != nil {
-		word := "held"
-		if v.Status.Hold.PowerState != "" {
-			word += " " + string(v.Status.Hold.PowerState)
-		}
-		notes = append(notes, word+" by "+v.Status.Hold.Who)
+		notes = append(notes, holdText(v.Status.Hold))
 	}
 	for _, c := range v.Status.Conditions {
 		if c.Status == "True" && c.Type != "Ready" && c.Type != "Held" {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/driver/qmp"
+	"github.com/maqet/maqet/internal/filelock"
 )
 
 // hintQueue is how many hints wait for a slow consumer. What is more is told by one
@@ -78,6 +79,9 @@ type watcher struct {
 	missed atomic.Bool
 	// said is the last reason that was logged for not being connected.
 	said string
+	// taken is since when somebody else has had the place of the listener; zero for
+	// nobody.
+	taken time.Time
 	// asked tells that this is no watch: somebody has asked for the end and only waits
 	// for it. Where a watch listens, that one does what there is to do.
 	asked bool
@@ -122,8 +126,18 @@ func (w *watcher) run(ctx context.Context) error {
 	return <-exit
 }
 
-// complain logs why nobody listens, each reason once.
+// complain logs why nobody listens, each reason once. A command that waits for the
+// machine's end listens for a while, which is no reason.
 func (w *watcher) complain(alive context.Context, err error) {
+	switch held := errors.Is(err, filelock.ErrHeld); {
+	case !held:
+		w.taken = time.Time{}
+	case w.taken.IsZero():
+		w.taken = time.Now()
+		fallthrough
+	case time.Since(w.taken) < w.driver.timing.Lock:
+		return
+	}
 	switch {
 	case alive.Err() != nil, w.asked:
 	case err == nil:
