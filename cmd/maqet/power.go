@@ -277,7 +277,7 @@ func (p *progress) outcome(r reconcile.Result, last ...reconcile.StepKind) {
 		return
 	}
 	for _, done := range r.Steps {
-		if slices.Contains(last, done.Step.Kind) {
+		if slices.Contains(last, done.Kind) {
 			return
 		}
 	}
