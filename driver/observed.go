@@ -172,6 +172,9 @@ const (
 	EndQuit = ending.Quit
 )
 
+// ExitNotSeen is said of processes whose end nobody waited for.
+const ExitNotSeen = "not seen"
+
 // Ended is how a process ended, read from what it left.
 type Ended struct {
 	Cause EndCause
@@ -181,7 +184,8 @@ type Ended struct {
 	At     time.Time
 	// Boot is the boot id the process ran in.
 	Boot string
-	// Exit is the exit status in words, or "not seen".
+	// Exit is the exit status in words, such as "exit status 1" or "signal SIGABRT",
+	// or ExitNotSeen.
 	Exit string
 	// LastLine is the last line QEMU wrote on stderr.
 	LastLine string

@@ -28,6 +28,9 @@ type Awaited struct {
 	Job bool
 	// Ready is anything that may make the readiness probe succeed.
 	Ready bool
+	// Ending is set by who has asked for the end and waits for it: a QEMU that hangs
+	// while it ends is then told to go on, as a watch does.
+	Ending bool
 }
 
 // Hint tells that something may have happened to a machine. It carries no

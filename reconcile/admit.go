@@ -100,26 +100,19 @@ func (a *admission) refuse(o *manifest.Object, cause error, detail, hint string)
 }
 
 // conflict finds why an object that is remembered cannot be applied.
-func (a *admission) conflict(o *manifest.Object, owner string, deleting *state.Deletion) bool {
+func (a *admission) conflict(o *manifest.Object, owner, source string, deleting *state.Deletion) bool {
 	switch {
 	case deleting != nil:
 		a.refuse(o, ErrDeleting, "asked for by "+deleting.Who,
 			"run maqet delete "+o.Key().Name+" to see it through, then apply again")
 	case owner != OwnerStdin && a.claim(owner) != owner && !a.opt.TakeOver:
+		if a.watched(o, owner, source) {
+			return true // A take-over would be refused as well.
+		}
 		a.refuse(o, ErrOwned, owner, "apply it from there, or say --take-over")
 	default:
 		return false
 	}
-	return true
-}
-
-// watched refuses to change an object that a live watch keeps otherwise.
-func (a *admission) watched(o *manifest.Object, owner, source string) bool {
-	if !a.outside || owner != a.live.Owner {
-		return false
-	}
-	a.refuse(o, ErrWatched, watchWords(a.live),
-		"edit "+cmp.Or(source, "its manifest")+", or override it with maqet hold "+o.Key().Name)
 	return true
 }
 
@@ -144,7 +137,7 @@ func (a *admission) machine(o *manifest.Object) {
 		a.note(o.Key(), ActionCreated, a.putMachines)
 		return
 	}
-	if a.conflict(o, old.Owner, old.Deleting) {
+	if a.conflict(o, old.Owner, old.Source, old.Deleting) {
 		return
 	}
 	before := old.Object
@@ -208,7 +201,7 @@ func (a *admission) snapshot(o *manifest.Object) {
 		a.note(o.Key(), ActionCreated, a.putSnapshots)
 		return
 	}
-	if a.conflict(o, old.Owner, old.Deleting) {
+	if a.conflict(o, old.Owner, old.Source, old.Deleting) {
 		return
 	}
 	same := old.Object.Spec == o.Snapshot.Spec
@@ -266,6 +259,9 @@ func (a *admission) absent(set *manifest.Set) {
 	}
 	for _, name := range plan.Prune {
 		m := *a.machines[name]
+		if !m.Undeclared && a.watchedPrune("vm/"+name, m.Source) {
+			continue
+		}
 		m.Deleting = &state.Deletion{Since: a.now, Who: a.who, Prune: true}
 		a.machines[name] = &m
 		a.converge[name] = true
@@ -289,6 +285,7 @@ func (a *admission) absentSnapshots(set *manifest.Set) {
 		switch {
 		case old.Deleting != nil:
 			a.converge[vm] = true
+		case a.opt.Prune && set.Complete && a.watchedPrune(key.String(), old.Source):
 		case a.opt.Prune && set.Complete:
 			s := *old
 			s.Deleting = &state.Deletion{Since: a.now, Who: a.who, Prune: true}

@@ -40,7 +40,11 @@ func TestApply_besideWatch_refusesOtherContentOfItsObjects(t *testing.T) {
 		{"one file of it", "/srv/vms/web.yaml", other(), ApplyOptions{Owner: "/srv/vms"}, nil},
 		{"the same from stdin", "-", newVM("web"), ApplyOptions{Owner: OwnerStdin}, nil},
 		{"another from stdin", "-", other(), ApplyOptions{Owner: OwnerStdin}, ErrWatched},
+		{"of another owner", "/home/ann", other(), ApplyOptions{}, ErrWatched},
+		{"the same of another owner", "/home/ann", newVM("web"), ApplyOptions{}, ErrWatched},
 		{"taken over", "/home/ann", other(), ApplyOptions{TakeOver: true}, ErrWatched},
+		{"taken over as it is", "/home/ann", newVM("web"), ApplyOptions{TakeOver: true}, ErrWatched},
+		{"pruned under its owner's name", "/home/ann", newVM("new"), ApplyOptions{Owner: "/srv/vms", Prune: true, PruneAll: true}, ErrWatched},
 		{"under its owner's name", "/home/ann", other(), ApplyOptions{Owner: "/srv/vms"}, ErrWatched},
 		{"something else", "/home/ann", newVM("new"), ApplyOptions{}, nil},
 	}
@@ -57,8 +61,12 @@ func TestApply_besideWatch_refusesOtherContentOfItsObjects(t *testing.T) {
 				if err == nil {
 					return
 				}
-				if !strings.Contains(err.Error(), "pid 42") || !strings.Contains(err.Error(), "maqet hold") {
+				instead := strings.Contains(err.Error(), "maqet hold") || strings.Contains(err.Error(), "remove it from")
+				if !strings.Contains(err.Error(), "pid 42") || !instead || strings.Contains(err.Error(), "take-over") {
 					t.Errorf("the error tells neither who nor what to do: %v", err)
+				}
+				if m := w.record("web"); m.Deleting != nil || m.Owner != "/srv/vms" {
+					t.Errorf("record: %+v", m)
 				}
 			})
 		})

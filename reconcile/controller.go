@@ -29,6 +29,9 @@ type ControllerConfig struct {
 	Load func(ctx context.Context) (*manifest.Set, error)
 	// Changes tells that the folder may have changed; nil when nothing tells.
 	Changes <-chan struct{}
+	// Records tells that the records may have changed, by whoever; nil when nothing
+	// tells: then what other processes write is noticed at the next resync.
+	Records <-chan struct{}
 	// Watcher tells of events of QEMU; nil leaves it to exits and the resync.
 	Watcher Watcher
 	// Options are the owner, what may be pruned, and what the machines' passes
@@ -82,8 +85,10 @@ type Controller struct {
 	// taker takes what the manifests say.
 	taker  *Engine
 	memory *memory
-	log    *slog.Logger
-	queue  workqueue.TypedRateLimitingInterface[string]
+	// witness knows what other processes have written.
+	witness *witness
+	log     *slog.Logger
+	queue   workqueue.TypedRateLimitingInterface[string]
 	// again wakes whoever reads the manifests, everything whoever looks at all machines.
 	again, everything chan struct{}
 	// turned is told whenever a worker has ended a turn.
@@ -112,9 +117,10 @@ type supervised struct {
 	looked time.Time
 	// process is when the process was started that the following is about.
 	process time.Time
-	// listening is true while the watcher has the machine, deaf counts how often
-	// it gave up in a row, and listenAfter is when it may be asked again.
+	// listening is true while the watcher has the machine, and stop ends that. Deaf
+	// counts how often it gave up in a row, and listenAfter is when it may be asked again.
 	listening   bool
+	stop        context.CancelFunc
 	deaf        int
 	listenAfter time.Time
 	// awaited is what is waited for besides, cancel ends that.
@@ -144,7 +150,8 @@ func NewController(cfg ControllerConfig) *Controller {
 	c.queue = workqueue.NewTypedRateLimitingQueue(
 		workqueue.NewTypedItemExponentialFailureRateLimiter[string](t.Backoff, t.BackoffMax))
 	own := cfg.Engine.cfg
-	c.memory = newMemory(own.Store, c.stateWritten)
+	c.witness = newWitness(own.Store)
+	c.memory = newMemory(c.witness, c.stateWritten)
 	// The controller is the watch that others look for.
 	own.Store, own.Live = c.memory, nil
 	c.engine = NewEngine(own)

@@ -35,7 +35,12 @@ func (c *Controller) listen(ctx context.Context, r *run) {
 	if present && c.cfg.Watcher != nil && !s.listening && !now.Before(s.listenAfter) {
 		s.listening = true
 		process := s.process
-		c.goroutines.Go(func() { c.watch(ctx, r.name, s, process) })
+		listening, stop := context.WithCancel(ctx)
+		s.stop = stop
+		c.goroutines.Go(func() {
+			defer stop()
+			c.watch(listening, r.name, s, process)
+		})
 	}
 	what := driver.Awaited{}
 	if present {

@@ -118,8 +118,14 @@ func (c *Controller) forget(name string) {
 	c.mu.Lock()
 	s := c.machines[name]
 	delete(c.machines, name)
-	if s != nil && s.cancel != nil {
-		s.cancel()
+	if s != nil {
+		// A process that runs still, as when the database was lost, is listened to
+		// anew once its machine is remembered again.
+		for _, end := range []context.CancelFunc{s.cancel, s.stop} {
+			if end != nil {
+				end()
+			}
+		}
 	}
 	c.mu.Unlock()
 	if s != nil {

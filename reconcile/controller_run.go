@@ -20,12 +20,13 @@ const (
 // Run keeps the machines as they should be until ctx ends, and returns when all
 // that it began has ended. Guests run on. It may be called once.
 func (c *Controller) Run(ctx context.Context) error {
-	first := make(chan struct{})
+	first, looked := make(chan struct{}), make(chan struct{})
 	for range c.cfg.Workers {
 		c.goroutines.Go(func() { c.work(ctx) })
 	}
 	c.goroutines.Go(func() { c.follow(ctx, first) })
-	c.goroutines.Go(func() { c.resync(ctx, first) })
+	c.goroutines.Go(func() { c.resync(ctx, first, looked) })
+	c.goroutines.Go(func() { c.heed(ctx, looked) })
 	c.goroutines.Go(func() { c.rewrite(ctx) })
 	<-ctx.Done()
 	c.queue.ShutDown()
@@ -74,15 +75,20 @@ func (c *Controller) work(ctx context.Context) {
 }
 
 // resync looks at all machines from time to time, and first when the manifests
-// were read or that takes too long.
-func (c *Controller) resync(ctx context.Context, first <-chan struct{}) {
+// were read or that takes too long. Looked is closed once all were asked for.
+func (c *Controller) resync(ctx context.Context, first <-chan struct{}, looked chan<- struct{}) {
 	wait(ctx, c.engine.cfg.Timing.Query, first)
+	// What was written so far is looked at with everything else, and is no news later.
+	_, _ = c.witness.changed(ctx)
 	timer := time.NewTicker(c.cfg.Resync)
 	defer timer.Stop()
-	for ctx.Err() == nil {
+	for begun := false; ctx.Err() == nil; begun = true {
 		again := timer.C
 		if !c.all(ctx) {
 			again = time.After(c.engine.cfg.Timing.Query)
+		}
+		if !begun {
+			close(looked)
 		}
 		c.tell(true)
 		select {

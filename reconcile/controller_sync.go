@@ -102,6 +102,7 @@ func (f *follower) take(ctx context.Context, set *manifest.Set, faults manifest.
 			report.Problems = pruned.Problems
 		}
 	}
+	f.memory.settled()
 	f.say(set, faults, report)
 	return next, nil
 }

@@ -309,6 +309,7 @@ func (r *run) await(ctx context.Context, w Wait, pause time.Duration) error {
 		}
 	}
 	what := driver.Awaited{Exit: w.Exit, Job: w.Job, Ready: w.Ready}
+	what.Ending = r.want.Machine != nil && ending(r.want.Machine, &r.last)
 	err := r.e.cfg.Ports.Observer.Await(waiting, r.name, r.vm(), what)
 	switch {
 	case ctx.Err() != nil:

@@ -54,9 +54,18 @@ func (r *run) flush(ctx context.Context) {
 func (x *execution) stepHappened(s Step, message string) {
 	kind, reason := s.event(x.obs.Ended)
 	if s.Kind == StepRecordEnd && x.obs.Ended != nil && x.obs.Ended.Exit != "" {
-		message += "; exit status " + x.obs.Ended.Exit
+		message += "; " + exitWords(x.obs.Ended.Exit)
 	}
 	x.run.happened(kind, reason, message)
+}
+
+// exitWords are an exit status in words: "exit status 0", "signal SIGABRT", or that
+// nobody saw it.
+func exitWords(exit string) string {
+	if exit == driver.ExitNotSeen {
+		return "exit status " + exit
+	}
+	return exit
 }
 
 // event is the type and the reason of a step that is done. Ended is the end that

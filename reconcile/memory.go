@@ -63,9 +63,14 @@ func (m *memory) update(ctx context.Context, do func(Tx) error, instead func(con
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	var refused error
+	var (
+		refused error
+		over    *overlay
+	)
 	err := m.inner.Update(ctx, func(tx Tx) error {
-		over := m.over(tx)
+		over = m.over(tx)
+		// What is kept is written, or stands no more since others could write.
+		over.wrote = len(over.machines)+len(over.snapshots) > 0
 		if err := over.flush(); err != nil {
 			return err
 		}
@@ -74,7 +79,10 @@ func (m *memory) update(ctx context.Context, do func(Tx) error, instead func(con
 	})
 	switch {
 	case err == nil:
-		m.written()
+		// A transaction that wrote nothing proves nothing.
+		if over.wrote {
+			m.written()
+		}
 		return nil
 	case refused != nil || ctx.Err() != nil:
 		return err
@@ -157,7 +165,14 @@ func (m *memory) retry(ctx context.Context) error {
 func (m *memory) pending() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.failing
+	return len(m.machines)+len(m.snapshots) > 0
+}
+
+// settled notes that whoever could not write has nothing to write any more.
+func (m *memory) settled() {
+	if !m.pending() {
+		m.written()
+	}
 }
 
 // overlay is a transaction with kept records over it.
@@ -167,6 +182,8 @@ type overlay struct {
 	snapshots map[string]kept[state.Snapshot]
 	// writing keeps what is written instead of handing it down.
 	writing bool
+	// wrote tells that something was handed down.
+	wrote bool
 }
 
 // text is a record as JSON; nil when there is none.
@@ -272,6 +289,7 @@ func merge[T any](all map[string]kept[T], stored []*T, name func(*T) string) []*
 
 func (o *overlay) PutMachine(m *state.Machine) error {
 	if !o.writing {
+		o.wrote = true
 		return o.Tx.PutMachine(m)
 	}
 	copied := *m
@@ -280,6 +298,7 @@ func (o *overlay) PutMachine(m *state.Machine) error {
 
 func (o *overlay) DeleteMachine(name string) error {
 	if !o.writing {
+		o.wrote = true
 		return o.Tx.DeleteMachine(name)
 	}
 	return o.machine(name, nil)
@@ -295,6 +314,7 @@ func (o *overlay) machine(name string, after *state.Machine) error {
 
 func (o *overlay) PutSnapshot(s *state.Snapshot) error {
 	if !o.writing {
+		o.wrote = true
 		return o.Tx.PutSnapshot(s)
 	}
 	copied := *s
@@ -303,6 +323,7 @@ func (o *overlay) PutSnapshot(s *state.Snapshot) error {
 
 func (o *overlay) DeleteSnapshot(name string) error {
 	if !o.writing {
+		o.wrote = true
 		return o.Tx.DeleteSnapshot(name)
 	}
 	return o.snapshot(name, nil)

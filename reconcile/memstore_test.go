@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"maps"
@@ -45,7 +46,9 @@ func (s *memStore) Update(_ context.Context, do func(Tx) error) error {
 	if err := do(tx); err != nil {
 		return err
 	}
-	if s.fail != nil {
+	// What changes nothing is not written, by the real store either.
+	same := maps.EqualFunc(tx.machines, s.machines, bytes.Equal) && maps.EqualFunc(tx.snaps, s.snaps, bytes.Equal)
+	if s.fail != nil && !same {
 		return s.fail
 	}
 	s.updates++

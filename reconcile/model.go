@@ -173,7 +173,7 @@ func (m *model) elapse(w Wait) bool {
 // end ends the process.
 func (m *model) end(cause driver.EndCause) {
 	m.obs.Presence, m.obs.Reason = driver.Absent, ""
-	m.obs.Ended = &driver.Ended{Cause: cause, At: m.now, Boot: m.bootID, Exit: "not seen", UID: machineUID(m.want.Machine, &m.obs)}
+	m.obs.Ended = &driver.Ended{Cause: cause, At: m.now, Boot: m.bootID, Exit: driver.ExitNotSeen, UID: machineUID(m.want.Machine, &m.obs)}
 	m.obs.Guest, m.obs.PID, m.obs.StartedAt, m.obs.Ready = nil, 0, time.Time{}, false
 }
 

@@ -28,14 +28,14 @@ func (p *planner) stop(kind driver.IntentKind, why string) {
 		case over:
 			p.stopStep(StepQuit, driver.StageQuit, in.Kind, p.opt.Quit, "the guest did not power off in time")
 		default:
-			p.plan.Wait = &Wait{For: "the guest to power off", Until: in.Deadline, Exit: true}
+			p.plan.Wait = &Wait{For: "the guest to power off", Until: in.Deadline, Then: "QEMU is told to quit", Exit: true}
 		}
 	case driver.StageQuit:
 		if over {
 			p.stopStep(StepKill, driver.StageKill, in.Kind, p.opt.Kill, "QEMU did not quit in time")
 			return
 		}
-		p.plan.Wait = &Wait{For: "QEMU to quit", Until: in.Deadline, Exit: true}
+		p.plan.Wait = &Wait{For: "QEMU to quit", Until: in.Deadline, Then: "QEMU is killed", Exit: true}
 	case driver.StageKill:
 		if over {
 			p.stuck()

@@ -26,6 +26,8 @@ func (r *run) remember(ctx context.Context, want Desired) error {
 	want.Machine.Conditions = conditions
 	r.known = &want
 	err := r.update(ctx, func(m *state.Machine) {
+		// Another process may have seen the same, and told of it.
+		news = r.news(m.Conditions)
 		m.Conditions = conditions
 		if counted {
 			m.UID, m.Starts, m.Restarts = after.UID, after.Starts, after.Restarts

@@ -123,14 +123,15 @@ func healsAt(m *state.Machine, obs *driver.Observed, opt Options) time.Time {
 
 // nextTry is when a machine that failed may be started again, counting an end
 // that is not noted yet. It is not after now when that is the case already, and
-// also when the clock was set back: a wait is never longer than its backoff.
+// also when the clock was set back to before the end: a wait is never longer than
+// its backoff, which may be that of a watch with other timeouts.
 func nextTry(rec *state.Machine, obs *driver.Observed, opt Options, now time.Time) (at time.Time, failures int) {
 	opt = opt.withDefaults()
 	m := *rec
 	if obs.Ended != nil {
 		ended(&m, obs, opt)
 	}
-	if m.NotBefore.Sub(now) > opt.backoff(m.Failures) {
+	if t := m.LastTermination; t != nil && now.Before(t.At) {
 		return now, m.Failures
 	}
 	return m.NotBefore, m.Failures
@@ -158,7 +159,7 @@ func (p *planner) mayStart() bool {
 	if !p.now.Before(at) {
 		return true
 	}
-	p.plan.Wait = &Wait{For: fmt.Sprintf("the next try to start it, after %s in a row", times(failures, "failure")), Until: at}
+	p.plan.Wait = &Wait{For: fmt.Sprintf("the next try to start it, after %s in a row", times(failures, "failure")), Until: at, Then: "it is started"}
 	return false
 }
 

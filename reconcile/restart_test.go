@@ -9,6 +9,7 @@ import (
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/manifest"
+	"github.com/maqet/maqet/state"
 )
 
 func policy(p manifest.RestartPolicy) func(*manifest.VirtualMachineSpec) {
@@ -80,7 +81,7 @@ func TestPhaseOf_endedUnderWatch_saysWhatComes(t *testing.T) {
 	}{
 		{"a crash waits", manifest.RestartOnFailure, driver.EndCrash, 0, false, PhaseCrashLoopBackOff},
 		{"a power-off waits when it should run always", manifest.RestartAlways, driver.EndGuest, 0, false, PhaseCrashLoopBackOff},
-		{"the wait is over", manifest.RestartOnFailure, driver.EndCrash, time.Second, false, PhaseFailed},
+		{"the wait is over, and it is about to be started", manifest.RestartOnFailure, driver.EndCrash, time.Second, false, PhaseCrashLoopBackOff},
 		{"nobody waits", manifest.RestartOnFailure, driver.EndCrash, 0, true, PhaseFailed},
 		{"a power-off that nobody watches", manifest.RestartAlways, driver.EndGuest, 0, true, PhasePending},
 		{"a power-off", manifest.RestartOnFailure, driver.EndGuest, 0, false, PhaseCompleted},
@@ -106,6 +107,17 @@ func TestPhaseOf_endedUnderWatch_saysWhatComes(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestPhaseOf_crashedWhileLeftAlone_isFailed(t *testing.T) {
+	s := newScene().up().down(driver.EndCrash)
+	s.opt.Supervise = true
+	s.want.Machine.Hold = &state.Hold{Who: "ann", Since: t0, Generation: s.want.Machine.Generation}
+	for _, wait := range []time.Duration{0, time.Hour} {
+		if got := statusOf(s.want, s.obs, s.plan(), s.opt, s.now.Add(wait)); got.Phase != PhaseFailed || !got.NextTry.IsZero() {
+			t.Errorf("after %s: %s, next try %s", wait, got.Phase, got.NextTry)
+		}
 	}
 }
 
@@ -219,4 +231,32 @@ func TestRestartLaws_anyEnds_hold(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestNextTry_recordStandsOverTheReadersTable looks at a machine that a watch with
+// another table of durations has noted, which every get and describe does.
+func TestNextTry_recordStandsOverTheReadersTable(t *testing.T) {
+	for name, c := range map[string]struct {
+		after time.Duration
+		want  string
+	}{
+		"right after the end":   {0, "wait,1h0m0s"},
+		"later":                 {59 * time.Minute, "wait,1h0m0s"},
+		"when the wait is over": {time.Hour, "start;"},
+		"the clock was set back to before the end":  {-time.Minute, "start;"},
+		"the clock was set back far before the end": {-24 * time.Hour, "start;"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene().up().down(driver.EndCrash)
+			s.opt.Supervise = true
+			watch := s.opt
+			watch.Backoff, watch.BackoffMax = time.Hour, time.Hour
+			ended(s.want.Machine, &s.obs, watch)
+			s.do(Step{Kind: StepRecordEnd})
+			s.now = s.want.Machine.LastTermination.At.Add(c.after)
+			if diff := cmp.Diff(c.want, summary(s.plan())); diff != "" {
+				t.Errorf("plan (-want +got):\n%s", diff)
+			}
+		})
+	}
 }

@@ -128,11 +128,13 @@ func absentPhase(rec *state.Machine, obs *driver.Observed, opt Options, now time
 }
 
 // failedPhase is the phase of a machine that is to be started again. Only
-// somebody who supervises it waits.
+// somebody who supervises it waits, until it is started, and unless it is held to
+// be left alone.
 func failedPhase(rec *state.Machine, obs *driver.Observed, opt Options, now time.Time) Phase {
-	at, _ := nextTry(rec, obs, opt, now)
+	h := activeHold(rec, now)
+	leftAlone := h != nil && h.PowerState == ""
 	switch t := lastTermination(rec, obs); {
-	case opt.Supervise && now.Before(at):
+	case opt.Supervise && !leftAlone:
 		return PhaseCrashLoopBackOff
 	case t.Cause == driver.EndSignal || t.Cause == driver.EndGuest:
 		return PhasePending

@@ -122,6 +122,8 @@ type Wait struct {
 	For string `json:"for"`
 	// Until is when looking again is due at the latest; zero when only an event can help.
 	Until time.Time `json:"until,omitzero"`
+	// Then is what is done when that time has come; empty for another look.
+	Then string `json:"then,omitempty"`
 	// Exit, Job and Ready tell which event is waited for.
 	Exit  bool `json:"exit,omitempty"`
 	Job   bool `json:"job,omitempty"`

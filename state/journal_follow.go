@@ -9,6 +9,8 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"syscall"
+	"time"
 
 	"github.com/fsnotify/fsnotify"
 )
@@ -18,22 +20,17 @@ var errFolderGone = errors.New("its folder was removed or renamed")
 
 // Follow calls fn for the chosen events that there are, and then for each one
 // that any process appends, until ctx ends or fn fails; that error is returned.
-// It is woken by the kernel, and goes on over rotations.
+// It is woken by the kernel, and goes on over rotations. Where the limits of inotify
+// are used up it looks by the clock.
 func (j *Journal) Follow(ctx context.Context, filter Filter, fn func(Event) error) (err error) {
-	watcher, err := fsnotify.NewWatcher()
+	// The folder is watched before the first look, so nothing falls in between.
+	watcher, err := j.watch()
 	if err != nil {
 		return j.fail("follow", err)
 	}
-	defer func() { err = errors.Join(err, watcher.Close()) }()
-	// The folder is watched before the first look, so nothing falls in between.
-	dir := filepath.Dir(j.cfg.Path)
-	if err := watcher.Add(dir); err != nil {
-		return j.fail("follow", err)
+	if watcher != nil {
+		defer func() { err = errors.Join(err, watcher.Close()) }()
 	}
-	// Its own removal is told by the folder above: as long as a file of it is
-	// open, the kernel says nothing. Where that one may not be read, a vanished
-	// folder is followed until ctx ends.
-	_ = watcher.Add(filepath.Dir(dir))
 	f, err := j.follower(ctx, filter, fn)
 	if err != nil {
 		return err
@@ -43,10 +40,58 @@ func (j *Journal) Follow(ctx context.Context, filter Filter, fn func(Event) erro
 		if err := f.drain(ctx); err != nil {
 			return err
 		}
-		if err := j.awaitChange(ctx, watcher); err != nil {
+		if watcher == nil {
+			err = j.awaitLook(ctx)
+		} else {
+			err = j.awaitChange(ctx, watcher)
+		}
+		if err != nil {
 			return err
 		}
 	}
+}
+
+// watch watches the journal's folder; nil where the limits of inotify are used up.
+func (j *Journal) watch() (*fsnotify.Watcher, error) {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return nil, j.notLimit(err)
+	}
+	dir := filepath.Dir(j.cfg.Path)
+	if err := watcher.Add(dir); err != nil {
+		return nil, errors.Join(j.notLimit(err), watcher.Close())
+	}
+	// Its own removal is told by the folder above: as long as a file of it is
+	// open, the kernel says nothing. Where that one may not be read, a vanished
+	// folder is followed until ctx ends.
+	_ = watcher.Add(filepath.Dir(dir))
+	return watcher, nil
+}
+
+// notLimit is the error, unless it is about a limit of inotify, which is logged.
+func (j *Journal) notLimit(err error) error {
+	for _, limit := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOSPC, syscall.ENOMEM} {
+		if errors.Is(err, limit) {
+			j.cfg.Log.Debug("inotify cannot be used; the journal is looked at by the clock", "err", err, "every", j.cfg.Timing.Look)
+			return nil
+		}
+	}
+	return err
+}
+
+// awaitLook waits until it is time to look again, where nothing tells of changes.
+func (j *Journal) awaitLook(ctx context.Context) error {
+	timer := time.NewTimer(j.cfg.Timing.Look)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+	}
+	if _, err := os.Stat(filepath.Dir(j.cfg.Path)); errors.Is(err, fs.ErrNotExist) {
+		return j.fail("follow", errFolderGone)
+	}
+	return nil
 }
 
 // awaitChange waits until the journal may have changed.

@@ -3,6 +3,7 @@ package state_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -52,24 +53,30 @@ func act(role string, args []string) error {
 		Path: args[0], LockPath: args[1], Timing: table,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
-	times, err := strconv.Atoi(args[3])
-	if err != nil {
-		return err
-	}
 	switch role {
 	case "mixed":
-		return mixed(ctx, s, args[2], times)
+		lasts, err := time.ParseDuration(args[3])
+		if err != nil {
+			return err
+		}
+		return mixed(ctx, s, args[2], lasts)
 	case "write":
+		times, err := strconv.Atoi(args[2])
+		if err != nil {
+			return err
+		}
 		return write(ctx, s, times)
 	default:
 		return fmt.Errorf("unknown role %q", role)
 	}
 }
 
-// mixed writes and reads so many times, and prints how long a read took at most.
-func mixed(ctx context.Context, s *state.Store, own string, times int) error {
+// mixed writes and reads for so long, and prints how often, and how long a read took
+// at most.
+func mixed(ctx context.Context, s *state.Store, own string, lasts time.Duration) error {
 	var slowest time.Duration
-	for range times {
+	times := 0
+	for began := time.Now(); time.Since(began) < lasts; times++ {
 		if err := s.Update(ctx, func(tx *state.Tx) error { return addTo(tx, "shared", own) }); err != nil {
 			return err
 		}
@@ -79,7 +86,7 @@ func mixed(ctx context.Context, s *state.Store, own string, times int) error {
 		}
 		slowest = max(slowest, time.Since(begin))
 	}
-	fmt.Fprintln(os.Stdout, slowest)
+	fmt.Fprintln(os.Stdout, times, slowest)
 	return s.Close()
 }
 
@@ -120,9 +127,9 @@ func (f *fixture) start(t *testing.T, role string, args ...string) (*exec.Cmd, *
 }
 
 func TestStore_manyProcesses_noChangeIsLostAndReadersAreQuick(t *testing.T) {
-	processes, times := 8, 20
+	processes, lasts := 8, time.Second
 	if os.Getenv("MAQET_SOAK") != "" {
-		processes, times = 32, 100
+		processes, lasts = 32, time.Minute
 	}
 	f := newFixture(t)
 	f.put(t, "shared")
@@ -132,29 +139,32 @@ func TestStore_manyProcesses_noChangeIsLostAndReadersAreQuick(t *testing.T) {
 	}
 	var others []other
 	for i := range processes {
-		cmd, out := f.start(t, "mixed", fmt.Sprintf("own-%02d", i), strconv.Itoa(times))
+		cmd, out := f.start(t, "mixed", fmt.Sprintf("own-%02d", i), lasts.String())
 		others = append(others, other{cmd, out})
 	}
 	var slowest time.Duration
+	all := 0
 	for _, o := range others {
 		if o.out.Scan() {
-			took, err := time.ParseDuration(o.out.Text())
-			if err != nil {
+			times, text, _ := strings.Cut(o.out.Text(), " ")
+			n, err := strconv.Atoi(times)
+			took, durationErr := time.ParseDuration(text)
+			if err := errors.Join(err, durationErr); err != nil {
 				t.Error(err)
 			}
-			slowest = max(slowest, took)
+			slowest, all = max(slowest, took), all+n
 		}
 		if err := o.cmd.Wait(); err != nil {
 			t.Error(err)
 		}
 	}
-	t.Logf("%d processes, the slowest read took %v", processes, slowest)
+	t.Logf("%d processes, %d changes, the slowest read took %v", processes, all, slowest)
 	if slowest > time.Second {
 		t.Errorf("a reader waited %v, want less than a second", slowest)
 	}
 	mustView(t, f.Store, func(tx *state.Tx) error {
 		shared, err := tx.Machine("shared")
-		if want := 2 + processes*times; err != nil || shared.Restarts != want {
+		if want := 2 + all; err != nil || shared.Restarts != want {
 			t.Errorf("shared counts %d (%v), want %d", shared.Restarts, err, want)
 		}
 		return wantSum(tx)
@@ -169,7 +179,7 @@ func TestUpdate_killedAtRandomMoments_staysConsistent(t *testing.T) {
 	f := newFixture(t)
 	last := 0
 	for round := range rounds {
-		cmd, out := f.start(t, "write", "", "1000000")
+		cmd, out := f.start(t, "write", "1000000")
 		// The moment is after some commits and then somewhere within the next.
 		for range 1 + rand.IntN(5) { //nolint:gosec // no secret.
 			if !out.Scan() {

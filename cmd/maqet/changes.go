@@ -23,6 +23,7 @@ type changes struct {
 	where   layout.Layout
 	journal *state.Journal
 	log     *slog.Logger
+	// watcher is nil where inotify cannot be used: then all is looked at by the clock.
 	watcher *fsnotify.Watcher
 	// told are the machines of new events.
 	told chan string
@@ -35,11 +36,13 @@ type changes struct {
 }
 
 // watchChanges begins to tell of changes until stop is called. Folders that are
-// not there yet, or cannot be watched, are tried again with each tick.
-func watchChanges(ctx context.Context, r *rooms) (names <-chan string, stop func(), err error) {
+// not there yet, or cannot be watched, are tried again with each tick. Where inotify
+// cannot be used at all, whoever is told looks by the clock alone.
+func watchChanges(ctx context.Context, r *rooms) (names <-chan string, stop func()) {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
-		return nil, nil, err
+		r.log.Debug("inotify cannot be used; it is looked at by the clock", "err", err, "every", r.timing.Look)
+		watcher = nil
 	}
 	c := &changes{
 		where: r.layout, journal: r.journal, log: r.log, watcher: watcher,
@@ -51,10 +54,13 @@ func watchChanges(ctx context.Context, r *rooms) (names <-chan string, stop func
 	return out, func() {
 		cancel()
 		c.running.Wait()
+		if watcher == nil {
+			return
+		}
 		if err := watcher.Close(); err != nil {
 			r.log.Warn("ending the watch of folders failed", "err", err)
 		}
-	}, nil
+	}
 }
 
 // run collects changes and passes each name on once, as fast as it is taken.
@@ -62,6 +68,13 @@ func (c *changes) run(ctx context.Context, out chan<- string, tick time.Duration
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	c.ensure(ctx)
+	var (
+		events <-chan fsnotify.Event
+		errs   <-chan error
+	)
+	if c.watcher != nil {
+		events, errs = c.watcher.Events, c.watcher.Errors
+	}
 	for {
 		next, to := "", (chan<- string)(nil)
 		for name := range c.pending {
@@ -77,9 +90,9 @@ func (c *changes) run(ctx context.Context, out chan<- string, tick time.Duration
 			c.pending[name] = true
 		case <-c.ended:
 			c.following = false
-		case event := <-c.watcher.Events:
+		case event := <-events:
 			c.saw(ctx, event)
-		case err := <-c.watcher.Errors:
+		case err := <-errs:
 			// What was lost may have been about anything.
 			c.pending[""] = true
 			c.log.Debug("watching folders failed", "err", err)
@@ -137,6 +150,9 @@ func (c *changes) machineDir(dir string) string {
 // add watches a folder, or, while there is none, the one that it will be in.
 // What cannot be watched is looked at by the clock.
 func (c *changes) add(dir string) {
+	if c.watcher == nil {
+		return
+	}
 	err := c.watcher.Add(dir)
 	if parent := filepath.Dir(dir); errors.Is(err, os.ErrNotExist) && parent != dir {
 		c.add(parent)

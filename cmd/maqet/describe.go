@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -100,7 +101,7 @@ func describeMachine(env environment, v reconcile.View) {
 	describeObserved(env.out, s.Observed)
 	describeConditions(env.out, s.Conditions)
 	describeSnapshots(env.out, s.Snapshots)
-	describeNext(env, v.Plan)
+	describeNext(env, v.Plan, v.Watched)
 }
 
 func joinMap(m map[string]string) string {
@@ -110,9 +111,6 @@ func joinMap(m map[string]string) string {
 	}
 	return strings.Join(parts, ", ")
 }
-
-// exitNotSeen is how a process's end is recorded that nobody waited for.
-const exitNotSeen = "not seen"
 
 // describePolicy is the restart policy, and that it does nothing while nobody watches.
 func describePolicy(p manifest.RestartPolicy, watched bool) string {
@@ -127,7 +125,7 @@ func describeEnd(t state.Termination) string {
 	text := fmt.Sprintf("%s at %s", t.Cause, timeCell(t.At))
 	switch t.Exit {
 	case "":
-	case exitNotSeen:
+	case driver.ExitNotSeen:
 		text += ", exit status not seen"
 	default:
 		text += ", " + t.Exit
@@ -196,8 +194,8 @@ func snapshotRows(snapshots []reconcile.SnapshotStatus, indent string) [][]strin
 	return rows
 }
 
-// describeNext is the plan: what is owed, wrong, and done next.
-func describeNext(env environment, p reconcile.Plan) {
+// describeNext is the plan: what is owed, wrong, and done next, and by whom.
+func describeNext(env environment, p reconcile.Plan, watched bool) {
 	for _, problem := range p.Problems {
 		fmt.Fprintf(env.out, "Problem:       %s: %s\n", problem.Reason, problem.Message)
 		if problem.Hint != "" {
@@ -212,10 +210,32 @@ func describeNext(env environment, p reconcile.Plan) {
 	}
 	switch {
 	case len(p.Steps) > 0:
-		fmt.Fprintf(env.out, "Next step:     %s, by: maqet apply\n", describeStep(p.Steps[0]))
+		by := "maqet apply"
+		if watched {
+			by = "the watch"
+		}
+		words := make([]string, 0, len(p.Steps))
+		for _, step := range p.Steps {
+			words = append(words, describeStep(step))
+		}
+		fmt.Fprintf(env.out, "Next step:     %s, by: %s\n", strings.Join(words, ", then "), by)
 	case p.Wait != nil:
-		fmt.Fprintf(env.out, "Waiting for:   %s\n", p.Wait.For)
+		fmt.Fprintf(env.out, "Waiting for:   %s\n", describeWait(*p.Wait))
+	case slices.ContainsFunc(p.Changes, func(c reconcile.Change) bool { return c.Pending && c.Class == reconcile.ClassRestart }):
+		fmt.Fprintf(env.out, "Next step:     none before a restart: maqet restart %s\n", p.Machine)
 	default:
 		fmt.Fprintln(env.out, "Next step:     none")
 	}
+}
+
+// describeWait is what is waited for, until when, and what is done then.
+func describeWait(w reconcile.Wait) string {
+	text := w.For
+	if !w.Until.IsZero() {
+		text += ", until " + timeCell(w.Until)
+	}
+	if w.Then != "" {
+		text += "; then " + w.Then
+	}
+	return text
 }

@@ -158,11 +158,13 @@ func getMachines(ctx context.Context, a *app, names []string, f format) error {
 		}
 		return nil
 	}
-	if len(views) == 0 {
-		fmt.Fprintln(a.env.err, "No machines here yet. Apply some manifests: maqet apply -f vms/")
-		return nil
+	if len(views) > 0 {
+		printMachines(a.env, views, f.kind == "wide")
 	}
-	printMachines(a.env, views, f.kind == "wide")
+	unremembered := len(names) == 0 && sayUnremembered(ctx, a)
+	if len(views) == 0 && !unremembered {
+		fmt.Fprintln(a.env.err, "No machines here yet. Apply some manifests: maqet apply -f vms/")
+	}
 	return nil
 }
 
@@ -311,11 +313,7 @@ func noteOf(v reconcile.View) string {
 		notes = append(notes, v.Status.Reason)
 	}
 	if v.Status.Hold != nil {
-		word := "held"
-		if v.Status.Hold.PowerState != "" {
-			word += " " + string(v.Status.Hold.PowerState)
-		}
-		notes = append(notes, word+" by "+v.Status.Hold.Who)
+		notes = append(notes, holdText(v.Status.Hold))
 	}
 	for _, c := range v.Status.Conditions {
 		if c.Status == "True" && c.Type != "Ready" && c.Type != "Held" {

@@ -35,10 +35,7 @@ func watchMachines(ctx context.Context, a *app, names []string, f format) error 
 		return err
 	}
 	depth := depthOf(f)
-	told, stop, err := watchChanges(ctx, a.built)
-	if err != nil {
-		return err
-	}
+	told, stop := watchChanges(ctx, a.built)
 	defer stop()
 	views, err := look(ctx, a, names, depth)
 	if err != nil {

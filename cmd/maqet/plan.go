@@ -189,8 +189,13 @@ func describeStep(s reconcile.Step) string {
 	return text
 }
 
-// describeHold says who overrides what, why, and until when.
+// describeHold says who overrides what, and how that is ended.
 func describeHold(machine string, h *state.Hold) string {
+	return holdText(h) + "; end it with: maqet release " + machine
+}
+
+// holdText says who overrides what, since when, until when, and why.
+func holdText(h *state.Hold) string {
 	text := "held"
 	if h.PowerState != "" {
 		text += " " + string(h.PowerState)
@@ -205,5 +210,5 @@ func describeHold(machine string, h *state.Hold) string {
 	if h.Why != "" {
 		text += fmt.Sprintf(" (%s)", h.Why)
 	}
-	return text + "; end it with: maqet release " + machine
+	return text
 }

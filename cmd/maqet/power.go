@@ -248,11 +248,49 @@ func setPower(ctx context.Context, a *app, to target, args []string, ask powerRe
 	request := reconcile.PowerRequest{PowerState: ask.state, Why: ask.hold.why, Until: until, UntilBoot: ask.untilBoot}
 	return act(ctx, a, names, engine, p, func(ctx context.Context, e *reconcile.Engine, name string) (reconcile.Result, error) {
 		result, err := e.SetPower(ctx, name, request, opt)
-		if err == nil && result.Err == nil && len(result.Steps) == 0 && len(result.Plan.Problems) == 0 {
-			p.note(name, "is "+string(result.Status.Phase)+" already")
+		if err == nil && !opt.NoWait {
+			p.outcome(result, powerSteps(ask.state)...)
 		}
 		return result, err
 	})
+}
+
+// powerSteps are the steps that bring a machine to a power state.
+func powerSteps(power manifest.PowerState) []reconcile.StepKind {
+	switch power {
+	case manifest.PowerStopped:
+		return []reconcile.StepKind{reconcile.StepRecordEnd}
+	case manifest.PowerPaused:
+		return []reconcile.StepKind{reconcile.StepPause, reconcile.StepStart}
+	case manifest.PowerRunning:
+		return []reconcile.StepKind{reconcile.StepResume, reconcile.StepStart}
+	default:
+		return nil
+	}
+}
+
+// outcome says how a machine is when this command did none of the steps that would
+// have said so: nothing was to be done, or somebody else did it, such as a watch
+// that saw the process end first.
+func (p *progress) outcome(r reconcile.Result, last ...reconcile.StepKind) {
+	if r.Err != nil || r.Gone || len(r.Plan.Problems) > 0 {
+		return
+	}
+	for _, done := range r.Steps {
+		if slices.Contains(last, done.Kind) {
+			return
+		}
+	}
+	words := "is " + string(r.Status.Phase)
+	switch {
+	case len(r.Steps) == 0:
+		words += " already"
+	case r.Status.PID != 0:
+		words += fmt.Sprintf(" now, pid %d", r.Status.PID)
+	default:
+		words += " now"
+	}
+	p.note(r.Machine, words)
 }
 
 func newRestart(a *app) *cobra.Command {
@@ -278,7 +316,11 @@ take effect.`,
 			}
 			opt := reconcile.Options{AllowRestart: true, Restart: true, Force: force}
 			return act(cmd.Context(), a, names, engine, p, func(ctx context.Context, e *reconcile.Engine, name string) (reconcile.Result, error) {
-				return e.Restart(ctx, name, opt)
+				result, err := e.Restart(ctx, name, opt)
+				if err == nil {
+					p.outcome(result, reconcile.StepStart)
+				}
+				return result, err
 			})
 		},
 	}

@@ -90,10 +90,7 @@ func runWait(ctx context.Context, a *app, names []string, goal reconcile.Goal, t
 	for _, name := range names {
 		w.open[name] = "it was not seen yet"
 	}
-	told, stop, err := watchChanges(ctx, a.built)
-	if err != nil {
-		return err
-	}
+	told, stop := watchChanges(ctx, a.built)
 	defer stop()
 	waiting, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

@@ -69,6 +69,13 @@ the watchdog fed.`,
 	return cmd
 }
 
+// A transaction writes to the database a few times within a millisecond or two,
+// which is one change of it.
+const (
+	recordsQuiet = 10 * time.Millisecond
+	recordsDelay = 100 * time.Millisecond
+)
+
 // watch is one running watch.
 type watch struct {
 	app        *app
@@ -76,9 +83,11 @@ type watch struct {
 	engine     *reconcile.Engine
 	controller *reconcile.Controller
 	folder     *folder.Watcher
-	systemd    *systemd
-	roots      []string
-	log        *slog.Logger
+	// records tells that somebody, perhaps another process, wrote to the database.
+	records *folder.Watcher
+	systemd *systemd
+	roots   []string
+	log     *slog.Logger
 }
 
 func runWatch(ctx context.Context, a *app, args []string, flags watchFlags) error {
@@ -100,6 +109,7 @@ func runWatch(ctx context.Context, a *app, args []string, flags watchFlags) erro
 		w.log.LogAttrs(ctx, slog.LevelInfo, "watch ends; the guests run on")
 		return nil
 	}
+	w.log.LogAttrs(ctx, slog.LevelInfo, "watch ends; the guests are asked to power off first")
 	return w.stopGuests(context.WithoutCancel(ctx))
 }
 
@@ -157,8 +167,14 @@ func (w *watch) build(opt reconcile.ApplyOptions, flags watchFlags) error {
 	if w.folder, err = folder.New(folder.Options{Paths: w.roots, Log: w.log}); err != nil {
 		return err
 	}
+	w.records, err = folder.New(folder.Options{
+		Paths: []string{w.rooms.layout.Database()}, Debounce: recordsQuiet, MaxDelay: recordsDelay, Log: w.log.With(slog.String("of", "the records")),
+	})
+	if err != nil {
+		return err
+	}
 	w.controller = reconcile.NewController(reconcile.ControllerConfig{
-		Engine: w.engine, Load: w.load, Changes: w.folder.Changes(), Watcher: w.rooms.driver,
+		Engine: w.engine, Load: w.load, Changes: w.folder.Changes(), Records: w.records.Changes(), Watcher: w.rooms.driver,
 		Options: opt, Status: w.systemd.status, Log: w.log,
 	})
 	return nil
@@ -179,6 +195,7 @@ func (w *watch) run(ctx context.Context) error {
 	defer signal.Stop(hangups)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return ended(ctx, w.folder.Run(ctx)) })
+	group.Go(func() error { return ended(ctx, w.records.Run(ctx)) })
 	group.Go(func() error { return ended(ctx, w.controller.Run(ctx)) })
 	group.Go(func() error { return ended(ctx, w.systemd.feed(ctx, w.controller.Alive)) })
 	group.Go(func() error {
@@ -212,6 +229,9 @@ func (w *watch) stopGuests(ctx context.Context) error {
 		if r.Err != nil {
 			err = errors.Join(err, r.Err)
 		}
+	}
+	if err == nil {
+		w.log.LogAttrs(ctx, slog.LevelInfo, "the guests have ended", slog.Int("machines", len(results)))
 	}
 	return err
 }

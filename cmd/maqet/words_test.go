@@ -258,12 +258,12 @@ func TestIsDangerous_commands_areToldApart(t *testing.T) {
 func TestNoteOf_severalReasons_namesEachOnce(t *testing.T) {
 	v := reconcile.View{
 		Status: reconcile.Status{
-			Reason: "NoAnswer", Hold: &state.Hold{PowerState: manifest.PowerStopped, Who: "ann"},
+			Reason: "NoAnswer", Hold: &state.Hold{PowerState: manifest.PowerStopped, Who: "ann", Why: "disk", Since: time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local)},
 			Conditions: []state.Condition{{Type: "Ready", Status: "True"}, {Type: "Held", Status: "True"}, {Type: "Stalled", Status: "True"}, {Type: "Drifted", Status: "False"}},
 		},
 		Plan: reconcile.Plan{Problems: []reconcile.Problem{{Reason: "NoAnswer"}, {Reason: "DiskSize"}}},
 	}
-	if got, want := noteOf(v), "NoAnswer, held Stopped by ann, Stalled, DiskSize"; got != want {
+	if got, want := noteOf(v), "NoAnswer, held Stopped by ann since 2026-01-02 03:04:05 (disk), Stalled, DiskSize"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -42,6 +42,9 @@ func (d *Driver) Await(ctx context.Context, name string, vm *manifest.VirtualMac
 	case standingOurs, standingLost:
 	}
 	waits := []func(context.Context) error{l.process.wait}
+	if what.Ending {
+		waits[0] = (&watcher{driver: d, name: name, look: l, asked: true, hints: make(chan driver.Hint)}).run
+	}
 	if what.Job {
 		waits = append(waits, func(ctx context.Context) error { return d.awaitJob(ctx, name) })
 	}
@@ -178,7 +181,7 @@ func (d *Driver) awaitSerial(ctx context.Context, path string, from int64, match
 	if err != nil {
 		return err
 	}
-	watch, err := watchFile(path, true)
+	watch, err := d.watchFile(path, true)
 	if err != nil {
 		return err
 	}

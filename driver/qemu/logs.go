@@ -4,15 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
-
-	"github.com/fsnotify/fsnotify"
 )
 
 // LogKind is one of a machine's logs.
@@ -57,7 +53,7 @@ func (d *Driver) Logs(ctx context.Context, name string, req LogRequest, w io.Wri
 }
 
 func (d *Driver) readLog(ctx context.Context, path string, req LogRequest, w io.Writer) (err error) {
-	watch, err := watchFile(path, req.Follow)
+	watch, err := d.watchFile(path, req.Follow)
 	if err != nil {
 		return err
 	}
@@ -127,60 +123,6 @@ func tailOffset(f *os.File, lines int) (int64, error) {
 		}
 	}
 	return 0, nil
-}
-
-// fileWatch tells when a file may have changed.
-type fileWatch struct {
-	path    string
-	watcher *fsnotify.Watcher // nil when nobody wants to know
-}
-
-// watchFile watches a file that may be missing. Its folder is what is watched, which
-// must be there.
-func watchFile(path string, wanted bool) (*fileWatch, error) {
-	if !wanted {
-		return &fileWatch{}, nil
-	}
-	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
-		return nil, fmt.Errorf("watch %s: %w", path, err)
-	}
-	if err := watcher.Add(filepath.Dir(path)); err != nil {
-		return nil, errors.Join(fmt.Errorf("watch %s: %w", path, err), watcher.Close())
-	}
-	return &fileWatch{path: path, watcher: watcher}, nil
-}
-
-// next waits for a change of the file. A lost event is made up for by the next.
-func (w *fileWatch) next(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case event, ok := <-w.watcher.Events:
-			if !ok {
-				return fs.ErrClosed
-			}
-			if event.Name == w.path {
-				return nil
-			}
-		case err, ok := <-w.watcher.Errors:
-			if !ok {
-				return fs.ErrClosed
-			}
-			if !errors.Is(err, fsnotify.ErrEventOverflow) {
-				return fmt.Errorf("watch %s: %w", w.path, err)
-			}
-			return nil // what was lost may have been about this file
-		}
-	}
-}
-
-func (w *fileWatch) close() error {
-	if w.watcher == nil {
-		return nil
-	}
-	return w.watcher.Close()
 }
 
 // lastWordsOf is the end of what a log holds behind an offset.

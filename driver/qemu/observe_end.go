@@ -25,7 +25,7 @@ func (d *Driver) ended(ctx context.Context, name string, l *look, now time.Time)
 		}
 	}
 	e := &driver.Ended{
-		Cause: d.endCause(name, l, words), At: now, Boot: l.launched.BootID, Exit: exitNotSeen,
+		Cause: d.endCause(name, l, words), At: now, Boot: l.launched.BootID, Exit: driver.ExitNotSeen,
 		LastLine: lastLine(d.layout.QEMULog(name), l.launched.LogOffset), UID: l.launched.UID,
 	}
 	if k := d.children.of(l.launched); k != nil {

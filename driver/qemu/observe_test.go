@@ -106,7 +106,7 @@ func TestObserve_ended_saysWhy(t *testing.T) {
 			// Another maqet, which watched nothing, comes to the same conclusion.
 			other := rigAt(t, r.layout)
 			seen := other.observe(vm, driver.DepthBrief, driver.Absent)
-			if seen.Ended == nil || seen.Ended.Cause != c.want || seen.Ended.Exit != exitNotSeen {
+			if seen.Ended == nil || seen.Ended.Cause != c.want || seen.Ended.Exit != driver.ExitNotSeen {
 				t.Errorf("another maqet sees %+v", seen.Ended)
 			}
 			r.must(r.ClearRun(t.Context(), "web"))

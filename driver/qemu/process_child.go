@@ -135,7 +135,7 @@ func (k *child) kill(ctx context.Context) error {
 func (k *child) words() string {
 	switch {
 	case !k.over() || k.err != nil:
-		return exitNotSeen
+		return driver.ExitNotSeen
 	case k.status.Signaled():
 		text := "signal " + unix.SignalName(k.status.Signal())
 		if k.status.CoreDump() {
@@ -146,6 +146,3 @@ func (k *child) words() string {
 		return fmt.Sprintf("exit status %d", k.status.ExitStatus())
 	}
 }
-
-// exitNotSeen is said of processes whose end nobody watched.
-const exitNotSeen = "not seen"

@@ -9,6 +9,7 @@ import (
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/driver/qmp"
+	"github.com/maqet/maqet/internal/filelock"
 )
 
 // hintQueue is how many hints wait for a slow consumer. What is more is told by one
@@ -78,6 +79,12 @@ type watcher struct {
 	missed atomic.Bool
 	// said is the last reason that was logged for not being connected.
 	said string
+	// taken is since when somebody else has had the place of the listener; zero for
+	// nobody.
+	taken time.Time
+	// asked tells that this is no watch: somebody has asked for the end and only waits
+	// for it. Where a watch listens, that one does what there is to do.
+	asked bool
 	// woken tells that the process was sent a signal to go on ending.
 	woken bool
 }
@@ -98,7 +105,7 @@ func (w *watcher) run(ctx context.Context) error {
 	exit := make(chan error, 1)
 	go func() {
 		err := w.look.process.wait(alive)
-		if err == nil {
+		if err == nil && !w.asked {
 			// Why it ended is found out and told later, which takes longer.
 			w.driver.log.InfoContext(alive, "machine ended", "vm", w.name, "pid", w.look.process.pid)
 		}
@@ -119,10 +126,20 @@ func (w *watcher) run(ctx context.Context) error {
 	return <-exit
 }
 
-// complain logs why nobody listens, each reason once.
+// complain logs why nobody listens, each reason once. A command that waits for the
+// machine's end listens for a while, which is no reason.
 func (w *watcher) complain(alive context.Context, err error) {
+	switch held := errors.Is(err, filelock.ErrHeld); {
+	case !held:
+		w.taken = time.Time{}
+	case w.taken.IsZero():
+		w.taken = time.Now()
+		fallthrough
+	case time.Since(w.taken) < w.driver.timing.Lock:
+		return
+	}
 	switch {
-	case alive.Err() != nil:
+	case alive.Err() != nil, w.asked:
 	case err == nil:
 		w.said = ""
 	case err.Error() != w.said:
@@ -169,6 +186,9 @@ func (w *watcher) listen(alive context.Context, conn *qmp.Conn, notes *notes) {
 	var lost uint64
 	done := alive.Done()
 	var deadline, late <-chan time.Time
+	if w.asked && w.toldToQuit() {
+		late = w.ending()
+	}
 	for {
 		select {
 		case <-done:

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/driver/qmp"
 )
 
@@ -25,15 +26,22 @@ func (w *watcher) finish(alive context.Context, conn *qmp.Conn) {
 }
 
 // finishOld does the same for a QEMU that could not be talked to: what it said
-// last was heard by an earlier listener.
+// last was heard by an earlier listener. One that was told to quit said nothing to
+// anybody who came after that; for it, the signal is the same word once more.
 func (w *watcher) finishOld(alive context.Context) {
 	if alive.Err() != nil || w.woken {
 		return
 	}
 	e, err := w.driver.readLastEvent(w.name, w.look.launched)
-	if err == nil && e != nil && e.Shutdown != nil {
+	if err == nil && e != nil && e.Shutdown != nil || w.asked && w.toldToQuit() {
 		w.wake(alive)
 	}
+}
+
+// toldToQuit tells whether this process was told to quit.
+func (w *watcher) toldToQuit() bool {
+	in := w.look.intent
+	return in != nil && in.UID == w.look.uid() && in.Stage == driver.StageQuit
 }
 
 // wake sends the signal, once.

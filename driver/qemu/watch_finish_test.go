@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -13,9 +14,9 @@ import (
 	"github.com/maqet/maqet/manifest"
 )
 
-// poweredOff is a machine whose guest has powered off, being watched, and whose
-// QEMU has told so and stays.
-func (r *rig) poweredOff(t *testing.T) (*manifest.VirtualMachine, *watching) {
+// powersOff is a machine that is started paused, whose guest powers off at once when
+// it runs, and whose QEMU tells so and stays.
+func (r *rig) powersOff(t *testing.T) *manifest.VirtualMachine {
 	t.Helper()
 	const powerManagement = 0x604
 	vm := r.vm("web", func(s *manifest.VirtualMachineSpec) {
@@ -25,6 +26,13 @@ func (r *rig) poweredOff(t *testing.T) (*manifest.VirtualMachine, *watching) {
 	r.must(r.Visit(t.Context(), "web", func(ctx context.Context, c *qmp.Conn) error {
 		return c.Do(ctx, "set-action", map[string]string{"shutdown": "pause"}, nil)
 	}))
+	return vm
+}
+
+// poweredOff is such a machine after that, being watched.
+func (r *rig) poweredOff(t *testing.T) (*manifest.VirtualMachine, *watching) {
+	t.Helper()
+	vm := r.powersOff(t)
 	w := r.watch(t)
 	w.await(driver.HintConnected)
 	r.must(r.SetPaused(t.Context(), "web", false))
@@ -71,7 +79,7 @@ func awaitText(t *testing.T, log *lockedBuffer, text string) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(log.String(), text); <-tick.C {
+	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(log.String(), text); <-tick.C {
 		if time.Now().After(deadline) {
 			t.Fatalf("never logged %q:\n%s", text, log)
 		}
@@ -95,5 +103,107 @@ func TestWatch_qemuKeptAfterItsGuest_isLeftAlone(t *testing.T) {
 	w.await(driver.HintExit)
 	if err := w.returns(); err != nil {
 		t.Error(err)
+	}
+}
+
+// asksForTheEnd writes down that the end of web was asked for.
+func (r *rig) asksForTheEnd(vm *manifest.VirtualMachine, stage driver.Stage) {
+	r.t.Helper()
+	o := r.observe(vm, driver.DepthBrief, driver.Alive)
+	r.must(r.WriteIntent(r.t.Context(), "web", &driver.Intent{
+		Kind: driver.IntentStop, Stage: stage, Since: time.Now(), Deadline: time.Now().Add(time.Hour), Who: "test", UID: o.Launched.UID,
+	}))
+}
+
+// eventually waits until it is so.
+func (r *rig) eventually(what string, is func() bool) {
+	r.t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(30 * time.Second); !is(); <-tick.C {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("never so: %s", what)
+		}
+	}
+}
+
+// listenedTo tells whether somebody is connected to the socket for events.
+func (r *rig) listenedTo() bool {
+	var chardevs []struct{ Label, Filename string }
+	r.must(r.Visit(r.t.Context(), "web", func(ctx context.Context, c *qmp.Conn) error {
+		return c.Do(ctx, "query-chardev", nil, &chardevs)
+	}))
+	for _, c := range chardevs {
+		if strings.Contains(c.Filename, r.layout.QMPSocket("web")) {
+			return !strings.HasPrefix(c.Filename, "disconnected:")
+		}
+	}
+	r.t.Fatalf("no such chardev: %+v", chardevs)
+	return false
+}
+
+// TestAwait_qemuHangsWhileItEnds_isWokenByWhoAskedForTheEnd is for hosts without a
+// watch, and for the time in which the host goes down and the watch has ended.
+func TestAwait_qemuHangsWhileItEnds_isWokenByWhoAskedForTheEnd(t *testing.T) {
+	for name, stage := range map[string]driver.Stage{"its guest powered off": driver.StagePowerdown, "it was told to quit": driver.StageQuit} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			log := r.logTo()
+			r.timing.Greeting, r.timing.Query = 2*time.Second, 2*time.Second
+			vm := r.powersOff(t)
+			r.asksForTheEnd(vm, stage)
+			var done <-chan error
+			if stage == driver.StageQuit {
+				r.signal("web", unix.SIGSTOP)
+				done = r.awaiting(vm, driver.Awaited{Exit: true, Ending: true})
+			} else {
+				done = r.awaiting(vm, driver.Awaited{Exit: true, Ending: true})
+				r.eventually("listened to", r.listenedTo)
+				r.must(r.SetPaused(t.Context(), "web", false))
+				r.eventually("its end is told", func() bool { return !isGone(r.layout.LastEvent("web")) })
+				r.signal("web", unix.SIGSTOP)
+			}
+			awaitText(t, log, wokenWords)
+			r.signal("web", unix.SIGCONT)
+			r.must(<-done)
+			if n := strings.Count(log.String(), wokenWords); n != 1 {
+				t.Errorf("woken %d times, want once:\n%s", n, log)
+			}
+			if o := r.observe(vm, driver.DepthBrief, driver.Absent); o.Ended == nil || o.Ended.Cause != driver.EndStopped {
+				t.Errorf("ended: %+v", o.Ended)
+			}
+		})
+	}
+}
+
+// TestAwait_qemuHangs_isLeftAloneWithoutCause freezes a QEMU that has told of no end.
+func TestAwait_qemuHangs_isLeftAloneWithoutCause(t *testing.T) {
+	for name, c := range map[string]struct {
+		stage  driver.Stage
+		ending bool
+	}{
+		"its guest was asked":                 {driver.StagePowerdown, true},
+		"nobody waits who asked for the end":  {driver.StageQuit, false},
+		"it is to be killed, which is enough": {driver.StageKill, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			log := r.logTo()
+			vm := r.powersOff(t)
+			r.asksForTheEnd(vm, c.stage)
+			r.signal("web", unix.SIGSTOP)
+			r.timing.Query, r.timing.Greeting = 100*time.Millisecond, 100*time.Millisecond
+			ctx, cancel := context.WithTimeout(t.Context(), 10*r.timing.Greeting)
+			defer cancel()
+			if err := r.Await(ctx, "web", vm, driver.Awaited{Exit: true, Ending: c.ending}); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("Await = %v", err)
+			}
+			r.timing.Query, r.timing.Greeting = 5*time.Second, 5*time.Second
+			r.signal("web", unix.SIGCONT)
+			r.observe(vm, driver.DepthBrief, driver.Alive)
+			if text := log.String(); strings.Contains(text, wokenWords) {
+				t.Errorf("it was signalled:\n%s", text)
+			}
+		})
 	}
 }
