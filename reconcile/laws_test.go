@@ -160,10 +160,15 @@ func (w *walker) stepLaws(s Step) {
 	if !stopping && !w.opt.Restart && !begun && !allowed {
 		w.t.Fatalf("%s without permission: wanted %s, intent %+v", s.Kind, EffectivePower(rec, w.now), in)
 	}
+	if s.Intent.Kind == driver.IntentStop && !stopping {
+		w.t.Fatalf("%s to stop a machine that should be %s", s.Kind, EffectivePower(rec, w.now))
+	}
 	if in == nil || in.Stage == "" || w.opt.Force {
 		return
 	}
-	if s.Intent.Stage == in.Stage {
+	// A stop that is no longer wanted has run out before a restart begins.
+	dropped := in.Kind == driver.IntentStop && s.Intent.Kind == driver.IntentRestart && !w.opt.Restart && !w.now.Before(in.Deadline)
+	if s.Intent.Stage == in.Stage && !dropped {
 		w.t.Fatalf("stage %s begun anew: its deadline did not survive", in.Stage)
 	}
 	if w.now.Before(in.Deadline) && w.obs.Guest.RunState == runRunning {
