@@ -10,6 +10,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 
 	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/internal/timing"
 	"github.com/maqet/maqet/manifest"
 	"github.com/maqet/maqet/state"
 )
@@ -147,8 +148,7 @@ func NewController(cfg ControllerConfig) *Controller {
 		cfg: cfg, log: cfg.Log, again: make(chan struct{}, 1), everything: make(chan struct{}, 1), turned: make(chan struct{}, 1),
 		machines: map[string]*supervised{}, conditions: map[string]state.Condition{},
 	}
-	c.queue = workqueue.NewTypedRateLimitingQueue(
-		workqueue.NewTypedItemExponentialFailureRateLimiter[string](t.Backoff, t.BackoffMax))
+	c.queue = newQueue(workqueue.NewTyped[string](), t)
 	own := cfg.Engine.cfg
 	c.witness = newWitness(own.Store)
 	c.memory = newMemory(c.witness, c.stateWritten)
@@ -160,4 +160,12 @@ func NewController(cfg ControllerConfig) *Controller {
 	own.Store = lasting{c.memory}
 	c.taker = NewEngine(own)
 	return c
+}
+
+// newQueue makes a queue of names around one that gives each name to one worker at
+// a time.
+func newQueue(names workqueue.TypedInterface[string], t timing.Table) workqueue.TypedRateLimitingInterface[string] {
+	later := workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[string]{Queue: names})
+	limit := workqueue.NewTypedItemExponentialFailureRateLimiter[string](t.Backoff, t.BackoffMax)
+	return workqueue.NewTypedRateLimitingQueueWithConfig(limit, workqueue.TypedRateLimitingQueueConfig[string]{DelayingQueue: later})
 }

@@ -42,7 +42,7 @@ func controlled(t *testing.T, names []string, opt ApplyOptions, test func(w *sim
 // passes lets time pass, and everything happen that is due then.
 func (w *simWorld) passes(d time.Duration) {
 	after(w.t.Context(), d)
-	synctest.Wait()
+	w.settle()
 }
 
 // told is what the controller told last of how it is.

@@ -179,10 +179,15 @@ func (w *walker) stepLaws(s Step) {
 	if !stopping && !w.opt.Restart && !begun && !allowed && rec.Restore == nil {
 		w.t.Fatalf("%s without permission: wanted %s, intent %+v", s.Kind, EffectivePower(rec, w.now), in)
 	}
+	if s.Intent.Kind == driver.IntentStop && !stopping {
+		w.t.Fatalf("%s to stop a machine that should be %s", s.Kind, EffectivePower(rec, w.now))
+	}
 	if in == nil || in.Stage == "" || w.opt.Force || rec.Restore != nil {
 		return // what a restore ends has nothing to lose by it
 	}
-	if s.Intent.Stage == in.Stage {
+	// A stop that is no longer wanted has run out before a restart begins.
+	dropped := in.Kind == driver.IntentStop && s.Intent.Kind == driver.IntentRestart && !w.opt.Restart && !w.now.Before(in.Deadline)
+	if s.Intent.Stage == in.Stage && !dropped {
 		w.t.Fatalf("stage %s begun anew: its deadline did not survive", in.Stage)
 	}
 	if w.now.Before(in.Deadline) && w.obs.Guest.RunState == runRunning {

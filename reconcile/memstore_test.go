@@ -17,6 +17,9 @@ type stateMachine = state.Machine
 // memStore is a store in memory. Records go in and out as JSON, so nobody
 // shares them.
 type memStore struct {
+	// turns orders the transactions; nil lets all go on at once.
+	turns *simTurns
+
 	mu       sync.Mutex
 	machines map[string][]byte
 	snaps    map[string][]byte
@@ -33,13 +36,40 @@ func newMemStore() *memStore {
 // memTx is one transaction: a copy that is put back when it succeeds.
 type memTx struct{ machines, snaps map[string][]byte }
 
-func (s *memStore) View(_ context.Context, do func(Tx) error) error {
+func (s *memStore) View(ctx context.Context, do func(Tx) error) error {
+	if s.turns != nil {
+		s.turns.wait(ctx, s.about(do))
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return do(&memTx{maps.Clone(s.machines), maps.Clone(s.snaps)})
 }
 
-func (s *memStore) Update(_ context.Context, do func(Tx) error) error {
+// about is what a transaction begins with reading, in words. It finds nothing.
+func (s *memStore) about(do func(Tx) error) string {
+	tx := &namingTx{words: "view"}
+	_ = do(tx) // When it is read in earnest the error comes again.
+	return tx.words
+}
+
+// namingTx is an empty transaction that notes what is read in it.
+type namingTx struct {
+	memTx
+	words string
+}
+
+func (tx *namingTx) Machine(name string) (*state.Machine, error) {
+	tx.words += " " + name
+	return tx.memTx.Machine(name)
+}
+
+func (tx *namingTx) Machines() ([]*state.Machine, error) {
+	tx.words += " machines"
+	return tx.memTx.Machines()
+}
+
+func (s *memStore) Update(ctx context.Context, do func(Tx) error) error {
+	s.turns.wait(ctx, "update")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	tx := &memTx{maps.Clone(s.machines), maps.Clone(s.snaps)}

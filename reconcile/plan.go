@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,6 +41,7 @@ func PlanMachine(want Desired, obs driver.Observed, opt Options, now time.Time) 
 	case driver.Unknown:
 		p.unknown()
 	}
+	p.clearIntent()
 	return p.plan
 }
 
@@ -54,7 +56,9 @@ type planner struct {
 	// held is the hold that is not over, power what the machine should be doing.
 	held  *state.Hold
 	power manifest.PowerState
-	plan  Plan
+	// void is why the intent that was observed no longer counts; empty when it does.
+	void string
+	plan Plan
 }
 
 func newPlanner(want Desired, obs driver.Observed, opt Options, now time.Time) *planner {
@@ -114,6 +118,23 @@ func (p *planner) hold() {
 	default:
 		p.step(Step{Kind: StepEndHold, Why: "its time is over"})
 	}
+}
+
+// dropIntent goes on as if the observed intent were not there.
+func (p *planner) dropIntent(why string) { p.obs.Intent, p.void = nil, why }
+
+// clearIntent removes an intent that was dropped, before anything else is done to
+// the process. A step that writes another one removes it all the same.
+func (p *planner) clearIntent() {
+	writes := func(s Step) bool { return s.Intent != nil }
+	if p.void == "" || slices.ContainsFunc(p.plan.Steps, writes) {
+		return
+	}
+	first := slices.IndexFunc(p.plan.Steps, func(s Step) bool { return s.Kind != StepEndHold })
+	if first < 0 {
+		first = len(p.plan.Steps)
+	}
+	p.plan.Steps = slices.Insert(p.plan.Steps, first, Step{Kind: StepClearIntent, Why: p.void})
 }
 
 func (p *planner) step(s Step) { p.plan.Steps = append(p.plan.Steps, s) }

@@ -126,6 +126,8 @@ func TestPlanMachine_stop_goesStageByStage(t *testing.T) {
 	down := func() *scene { return up().edit(stopped()) }
 	force := func(s *scene) { s.opt.Force = true }
 	late := func(s *scene) { s.now = t0.Add(2 * time.Minute) }
+	more := func(s *manifest.VirtualMachineSpec) { s.Memory.Size *= 2 }
+	allowed := func(s *scene) { s.opt.AllowRestart = true }
 	const stop, restart = driver.IntentStop, driver.IntentRestart
 	runPlanCases(t, []planCase{
 		{"begins by asking", down(), "powerdown(Stop,1m0s);", PhaseRunning},
@@ -142,9 +144,13 @@ func TestPlanMachine_stop_goesStageByStage(t *testing.T) {
 		{"quit, too late", down().intent(stop, driver.StageQuit, time.Minute).with(late), "kill(Stop,5s);", PhaseStopping},
 		{"killed, in time", down().intent(stop, driver.StageKill, time.Minute), "wait,exit,1m0s", PhaseStopping},
 		{"killed, too late", down().intent(stop, driver.StageKill, time.Minute).with(late), "!Stuck", PhaseStopping},
-		{"another process's intent", down().intent(stop, driver.StageKill, time.Minute).with(func(s *scene) { s.obs.Intent.UID = "other" }), "clear-intent; powerdown(Stop,1m0s);", PhaseRunning},
+		{"another process's intent", down().intent(stop, driver.StageKill, time.Minute).with(func(s *scene) { s.obs.Intent.UID = "other" }), "powerdown(Stop,1m0s);", PhaseRunning},
 		{"no longer wanted, may still happen", up().intent(stop, driver.StagePowerdown, time.Minute), "wait,exit,1m0s", PhaseStopping},
 		{"no longer wanted, did not happen", up().intent(stop, driver.StagePowerdown, time.Minute).with(late), "clear-intent;", PhaseStopping},
+		{"no longer wanted, did not happen, and a restart is owed", up().edit(more).with(allowed).intent(stop, driver.StagePowerdown, time.Minute).with(late), "powerdown(Restart,1m0s);", PhaseStopping},
+		{"no longer wanted, and a restart is owed that nobody allowed", up().edit(more).intent(stop, driver.StagePowerdown, time.Minute).with(late), "clear-intent;", PhaseStopping},
+		{"another process's intent, and a restart is owed", up().edit(more).with(allowed).intent(stop, driver.StageQuit, time.Minute).with(func(s *scene) { s.obs.Intent.UID = "other" }), "powerdown(Restart,1m0s);", PhaseRunning},
+		{"no longer wanted, did not happen, and a restart is asked", up().intent(stop, driver.StagePowerdown, time.Minute).with(late).with(func(s *scene) { s.opt.Restart = true }), "quit(Restart,10s);", PhaseStopping},
 		{"restart asked", up().with(func(s *scene) { s.opt.Restart = true }), "powerdown(Restart,1m0s);", PhaseRunning},
 		{"restart begun by a dead process", up().intent(restart, driver.StagePowerdown, time.Minute), "wait,exit,1m0s", PhaseStopping},
 		{"restart begun, too late", up().intent(restart, driver.StagePowerdown, time.Minute).with(late), "quit(Restart,10s);", PhaseStopping},

@@ -55,7 +55,7 @@ func TestPlanMachine_restore(t *testing.T) {
 		{"memory, same devices", up().with(wanted("full")), "load-snapshot full;", PhaseRunning},
 		{"memory, other devices", up().with(more).with(wanted("full")), "quit(Restart,10s);", PhaseRunning},
 		{"memory, other devices although started for it", up().with(more).with(wanted("full", launched)), "end-restore full;", PhaseRunning},
-		{"memory, same devices, a stop is under way", up().with(wanted("full", launched)).intent(driver.IntentStop, driver.StagePowerdown, time.Minute), "quit(Stop,10s);", PhaseStopping},
+		{"memory, same devices, a stop is under way", up().with(wanted("full", launched)).intent(driver.IntentStop, driver.StagePowerdown, time.Minute), "quit(Restart,10s);", PhaseStopping},
 		{"memory, stopped", off(driver.EndCrash).with(wanted("full")), "start full(paused);", PhaseFailed},
 		{"memory, completed", off(driver.EndGuest).with(wanted("full")), "start full(paused);", PhaseCompleted},
 		{"memory, stopped for good", off(driver.EndStopped).edit(stopped()).with(wanted("full")), "revert-disks full;", PhaseStopped},

@@ -27,8 +27,7 @@ const (
 // alive plans for a machine that runs and answers.
 func (p *planner) alive() {
 	if in := p.obs.Intent; in != nil && in.UID != p.uid() {
-		p.step(Step{Kind: StepClearIntent, Why: "it is of a process that is gone"})
-		p.obs.Intent = nil
+		p.dropIntent("it is of a process that is gone")
 	}
 	stop := p.stopWanted()
 	// Force is the only word that a snapshot's job does not outlast.
@@ -51,7 +50,8 @@ func (p *planner) alive() {
 		// that was asked for, or nobody would start it again.
 		p.plan.Wait = &Wait{For: "a stop that is no longer wanted to happen or to run out", Until: in.Deadline, Exit: true}
 	case in != nil:
-		p.step(Step{Kind: StepClearIntent, Why: "the stop is no longer wanted"})
+		// What may have to be done next, such as a restart, begins from its start.
+		p.dropIntent("the stop is no longer wanted")
 		p.converge()
 	default:
 		p.converge()

@@ -26,8 +26,7 @@ func (p *planner) snapshotJob() bool {
 	switch {
 	case i < 0:
 		// It was never begun, or somebody dismissed it. The tags tell which.
-		p.step(Step{Kind: StepClearIntent, Why: "the job of snapshot " + in.Snapshot.Tag + " is gone"})
-		p.obs.Intent = nil
+		p.dropIntent("the job of snapshot " + in.Snapshot.Tag + " is gone")
 		return false
 	case jobOver(p.obs.Guest.Jobs[i]):
 		p.step(Step{Kind: StepFinishSnapshot, Snapshot: in.Snapshot.Tag, Method: in.Snapshot.Method, Intent: in, Why: "its job is over"})

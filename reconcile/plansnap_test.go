@@ -84,7 +84,7 @@ func TestPlanMachine_snapshots(t *testing.T) {
 		{"job makes QEMU deaf for too long", up().with(snap(full)).with(savingJob("running")).with(deaf).with(late), "!NoAnswer", PhaseUnresponsive},
 		{"job too late", up().with(snap(full)).with(savingJob("running")).with(late), "!SnapshotStuck", PhaseRunning},
 		{"job over", up().with(snap(full)).with(savingJob("concluded")), "finish-snapshot before;", PhaseRunning},
-		{"job gone", up().with(snap(full)).with(savingJob("running")).with(func(s *scene) { s.obs.Guest.Jobs = nil }), "clear-intent; take-snapshot before;", PhaseRunning},
+		{"job gone", up().with(snap(full)).with(savingJob("running")).with(func(s *scene) { s.obs.Guest.Jobs = nil }), "take-snapshot before;", PhaseRunning},
 		{"job gone, tag there", up().with(snap(full)).with(savingJob("running")).with(here(9)).with(func(s *scene) { s.obs.Guest.Jobs = nil }), "clear-intent; finish-snapshot before;", PhaseRunning},
 		{"delete, data kept", up().with(snap(disk, wasTaken, deleting(false))).with(here(0)), "forget-snapshot before;", PhaseRunning},
 		{"delete with data by key", up().with(snap(disk, wasTaken, dataToo, deleting(false))).with(here(0)), "delete-snapshot before;", PhaseRunning},

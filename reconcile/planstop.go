@@ -10,7 +10,8 @@ import (
 
 // stop brings the process to its end, one stage per deadline: the guest is
 // asked, then QEMU is told, then it is killed. The stage that is under way, and
-// its deadline, are in the intent, so they outlive whoever began it.
+// its deadline, are in the intent, so they outlive whoever began it. A stage that
+// was begun for another kind of end counts: the guest has had its time.
 func (p *planner) stop(kind driver.IntentKind, why string) {
 	in := p.stopIntent()
 	if in == nil {
@@ -22,17 +23,17 @@ func (p *planner) stop(kind driver.IntentKind, why string) {
 	case driver.StagePowerdown:
 		switch {
 		case p.opt.Force:
-			p.stopStep(StepQuit, driver.StageQuit, in.Kind, p.opt.Quit, "force was asked for")
+			p.stopStep(StepQuit, driver.StageQuit, kind, p.opt.Quit, "force was asked for")
 		case !p.listens():
-			p.stopStep(StepQuit, driver.StageQuit, in.Kind, p.opt.Quit, "a guest that does not run cannot power itself off")
+			p.stopStep(StepQuit, driver.StageQuit, kind, p.opt.Quit, "a guest that does not run cannot power itself off")
 		case over:
-			p.stopStep(StepQuit, driver.StageQuit, in.Kind, p.opt.Quit, "the guest did not power off in time")
+			p.stopStep(StepQuit, driver.StageQuit, kind, p.opt.Quit, "the guest did not power off in time")
 		default:
 			p.plan.Wait = &Wait{For: "the guest to power off", Until: in.Deadline, Then: "QEMU is told to quit", Exit: true}
 		}
 	case driver.StageQuit:
 		if over {
-			p.stopStep(StepKill, driver.StageKill, in.Kind, p.opt.Kill, "QEMU did not quit in time")
+			p.stopStep(StepKill, driver.StageKill, kind, p.opt.Kill, "QEMU did not quit in time")
 			return
 		}
 		p.plan.Wait = &Wait{For: "QEMU to quit", Until: in.Deadline, Then: "QEMU is killed", Exit: true}

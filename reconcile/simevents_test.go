@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/maqet/maqet/driver"
-	"github.com/maqet/maqet/internal/timing"
 	"github.com/maqet/maqet/manifest"
 	"github.com/maqet/maqet/state"
 )
@@ -30,62 +29,6 @@ func (w *simWorld) step() {
 	w.noteFolder()
 }
 
-// noteFolder notes since when the folder says what it says now.
-func (w *simWorld) noteFolder() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	now := time.Now()
-	turn := func(is bool, on, off *time.Time) {
-		if is && !on.After(*off) {
-			*on = now
-		}
-		if !is && !off.After(*on) {
-			*off = now
-		}
-	}
-	complete := !w.gone
-	seen := map[string]int{}
-	for _, f := range w.files {
-		complete = complete && !f.broken
-		for name := range f.vms {
-			seen[name]++
-			complete = complete && seen[name] == 1
-		}
-	}
-	turn(complete, &w.whole, &w.partial)
-	for i := range w.made {
-		name := fmt.Sprintf("m%d", i+1)
-		present, absent := w.present[name], w.absent[name]
-		turn(seen[name] > 0, &present, &absent)
-		w.present[name], w.absent[name] = present, absent
-	}
-}
-
-// lawfulPrune holds a prune to what the folder said when it was decided.
-func (w *simWorld) lawfulPrune(name string, at time.Time) {
-	if w.pruned[name].Equal(at) {
-		return
-	}
-	w.pruned[name] = at
-	missed := timing.Default().Absence
-	switch {
-	case !w.opt.Prune:
-		w.breaks("%s is pruned, which nobody allowed", name)
-	case w.absent[name].IsZero() || at.Sub(w.absent[name]) < missed:
-		w.breaks("%s is pruned, absent since %s", name, w.absent[name])
-	case w.present[name].After(w.absent[name]) && w.present[name].Before(at):
-		w.breaks("%s is pruned, present since %s", name, w.present[name])
-	case w.partial.After(w.whole) && w.partial.Before(at):
-		w.breaks("%s is pruned by a listing that is incomplete since %s", name, w.partial)
-	}
-}
-
-func (p *simProcess) isDead() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.dead
-}
-
 // elapse lets some time pass, mostly little, and everything happen that is due.
 func (w *simWorld) elapse() {
 	most := 2 * time.Second
@@ -96,21 +39,6 @@ func (w *simWorld) elapse() {
 		most = time.Minute
 	}
 	w.passes(1 + time.Duration(w.rnd.Int64N(int64(most))))
-}
-
-// check holds the records to what the folder has said.
-func (w *simWorld) check() {
-	records := w.records()
-	for name, m := range records {
-		if d := m.Deleting; d != nil && d.Prune {
-			w.lawfulPrune(name, d.Since)
-		}
-	}
-	for name, obs := range w.observations() {
-		if obs.Presence == driver.Alive && records[name] == nil && w.disk.fail == nil {
-			w.breaks("%s runs and nothing is remembered of it", name)
-		}
-	}
 }
 
 func (w *simWorld) records() map[string]*state.Machine {
@@ -236,8 +164,10 @@ func (w *simWorld) runState(from []string, to string) {
 func (w *simWorld) person(what string, do func(ctx context.Context, e *Engine, name string) error) {
 	name := w.pick()
 	w.log("ann: %s %s", what, name)
+	w.said++
+	who := named(context.Background(), fmt.Sprintf("ann %d", w.said))
 	w.people.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+		ctx, cancel := context.WithTimeout(who, 3*time.Minute)
 		defer cancel()
 		if err := do(ctx, w.cli(), name); err != nil {
 			w.log("ann: %s %s: %v", what, name, err)
@@ -446,67 +376,4 @@ func (w *simWorld) calms() {
 	w.people.Wait()
 	w.passes(45 * time.Minute)
 	w.check()
-}
-
-// converged holds the host to what the folder says after all faults have ended.
-func (w *simWorld) converged() {
-	records, seen := w.records(), w.observations()
-	for name, m := range records {
-		w.convergedMachine(name, m, seen[name])
-	}
-	for _, f := range w.files {
-		for name, vm := range f.vms {
-			o, err := manifest.NewObject(vm)
-			if err != nil {
-				w.t.Fatal(err)
-			}
-			if m := records[name]; m == nil {
-				w.breaks("%s is declared and not remembered", name)
-			} else if m.Digest != o.Digest || m.Invalid != nil || m.Undeclared {
-				w.breaks("%s is not as its file says: %+v", name, m)
-			}
-		}
-	}
-}
-
-func (w *simWorld) convergedMachine(name string, m *state.Machine, obs driver.Observed) {
-	now := time.Now()
-	power := EffectivePower(m, now)
-	held := activeHold(m, now) != nil && m.Hold.PowerState == ""
-	guard := w.opt.Prune && !w.opt.PruneAll
-	switch {
-	case m.Deleting != nil && !held:
-		w.breaks("%s is to be deleted and still there", name)
-		return
-	case !w.declared(name) && w.opt.Prune && !guard && !held:
-		w.breaks("%s is declared nowhere and was not pruned", name)
-		return
-	case held:
-		return
-	}
-	alive := obs.Presence == driver.Alive
-	if obs.Ended != nil {
-		w.breaks("the end of %s is not recorded: %+v", name, obs.Ended)
-	}
-	if alive {
-		s := obs.Guest.RunState
-		if s != runIOError && s != runGuestPanicked && (s == runPaused || s == runPrelaunch) != (power == manifest.PowerPaused) {
-			w.breaks("%s is %s and should be %s", name, s, power)
-		}
-		if power == manifest.PowerStopped {
-			w.breaks("%s runs and should be stopped", name)
-		}
-		if m.Failures > 0 && s != runIOError && s != runGuestPanicked {
-			w.breaks("%s has run well for long and has %d failures", name, m.Failures)
-		}
-		return
-	}
-	final := m.LastTermination != nil && !m.LastTermination.Superseded && m.LastTermination.Generation == m.Generation
-	if final {
-		v := verdictOf(policyOf(m), m.LastTermination.Cause)
-		final = v == verdictCompleted || v == verdictFailed
-	}
-	if power != manifest.PowerStopped && !final {
-		w.breaks("%s should be %s and does not run: last end %+v", name, power, m.LastTermination)
-	}
 }

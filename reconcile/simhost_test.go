@@ -17,6 +17,11 @@ import (
 // simHost is a host in memory that implements all ports. Its machines behave as
 // the model's do; their guests take time, which a synctest bubble makes short.
 type simHost struct {
+	// turns orders the calls; nil lets all go on at once.
+	turns *simTurns
+	// itself is the context of what happens by itself.
+	itself context.Context
+
 	mu       sync.Mutex
 	machines map[string]*simMachine
 	locks    map[string]chan struct{}
@@ -52,6 +57,7 @@ type simMachine struct {
 
 func newSimHost() *simHost {
 	return &simHost{
+		itself:   named(context.Background(), "host"),
 		machines: map[string]*simMachine{}, locks: map[string]chan struct{}{}, locked: map[string]bool{},
 		fail: map[string]error{}, deaf: map[string]bool{}, deafQEMU: map[string]bool{}, silent: map[string]bool{}, hung: map[string]bool{}, slow: map[string]bool{},
 		startTakes: 20 * time.Millisecond, powerOffTakes: 2 * time.Second, jobTakes: 3 * time.Second,
@@ -84,11 +90,12 @@ func (h *simHost) touch(name string, do func(*simMachine)) {
 	m.changed = make(chan struct{})
 }
 
-// call notes a call and returns the failure that was ordered for it.
-func (h *simHost) call(format string, args ...any) error {
+// call waits for its turn, notes a call and returns the failure that was ordered for it.
+func (h *simHost) call(ctx context.Context, format string, args ...any) error {
+	text := fmt.Sprintf(format, args...)
+	h.turns.wait(ctx, text)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	text := fmt.Sprintf(format, args...)
 	h.calls = append(h.calls, text)
 	return h.fail[text]
 }
@@ -109,6 +116,7 @@ func (h *simHost) obs(name string) driver.Observed {
 }
 
 func (h *simHost) Lock(ctx context.Context, name string) (func(), error) {
+	h.turns.wait(ctx, "lock "+name)
 	h.mu.Lock()
 	lock := h.locks[name]
 	if lock == nil {
@@ -116,11 +124,15 @@ func (h *simHost) Lock(ctx context.Context, name string) (func(), error) {
 		h.locks[name] = lock
 	}
 	h.mu.Unlock()
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	select {
 	case lock <- struct{}{}:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	h.turns.wait(ctx, "locked "+name)
 	h.setLocked(name, true)
 	return func() {
 		h.setLocked(name, false)
@@ -138,6 +150,7 @@ func (h *simHost) setLocked(name string, on bool) {
 const lookTakes = 8 * time.Second
 
 func (h *simHost) Observe(ctx context.Context, name string, vm *manifest.VirtualMachine, depth driver.Depth) driver.Observed {
+	h.turns.wait(ctx, "observe "+name)
 	h.mu.Lock()
 	hung := h.hung[name] && h.machine(name).obs.Presence == driver.Alive
 	slow := h.slow[name]
@@ -145,8 +158,10 @@ func (h *simHost) Observe(ctx context.Context, name string, vm *manifest.Virtual
 	switch {
 	case hung:
 		after(ctx, lookTakes)
+		h.turns.wait(ctx, "observed "+name)
 	case slow:
 		after(ctx, lookTakes/4)
+		h.turns.wait(ctx, "observed "+name)
 	}
 	h.mu.Lock()
 	m := h.machine(name)
@@ -183,6 +198,7 @@ func vmDisks(vm *manifest.VirtualMachine) []manifest.Disk {
 }
 
 func (h *simHost) Await(ctx context.Context, name string, _ *manifest.VirtualMachine, what driver.Awaited) error {
+	h.turns.wait(ctx, "await "+name)
 	h.mu.Lock()
 	h.waitedLocked = h.waitedLocked || h.locked[name]
 	m := h.machine(name)
@@ -202,7 +218,7 @@ func (h *simHost) Await(ctx context.Context, name string, _ *manifest.VirtualMac
 
 func (h *simHost) Start(ctx context.Context, req driver.StartRequest) error {
 	name := req.VM.Metadata.Name
-	if err := h.call("%s start", name); err != nil {
+	if err := h.call(ctx, "%s start", name); err != nil {
 		h.touch(name, func(m *simMachine) {
 			m.obs.Ended = &driver.Ended{Cause: driver.EndStartFailed, At: m.now, LastLine: err.Error()}
 		})
@@ -217,13 +233,14 @@ func (h *simHost) Start(ctx context.Context, req driver.StartRequest) error {
 	}
 	h.mu.Unlock()
 	after(ctx, h.startTakes)
+	h.turns.wait(ctx, name+" started")
 	h.touch(name, func(m *simMachine) {
 		h.starting--
 		m.want.Machine = &stateMachine{Object: *req.VM, Generation: req.Generation}
 		m.start(req.Paused)
 		m.obs.PID = 4711
 		if req.VM.Spec.Readiness != nil && h.readyTakes > 0 {
-			time.AfterFunc(h.readyTakes, func() { h.touch(name, func(m *simMachine) { m.obs.Ready = m.obs.Presence == driver.Alive }) })
+			h.later(h.readyTakes, name+" is ready", func() { h.touch(name, func(m *simMachine) { m.obs.Ready = m.obs.Presence == driver.Alive }) })
 		}
 	})
 	return nil
@@ -236,9 +253,17 @@ func after(ctx context.Context, d time.Duration) {
 	<-ctx.Done()
 }
 
+// later has something happen on the host after a while.
+func (h *simHost) later(in time.Duration, what string, do func()) {
+	time.AfterFunc(in, func() {
+		h.turns.wait(h.itself, what)
+		do()
+	})
+}
+
 // ends ends a machine's process after a while.
 func (h *simHost) ends(name string, in time.Duration, cause driver.EndCause) {
-	time.AfterFunc(in, func() {
+	h.later(in, name+" ends", func() {
 		h.touch(name, func(m *simMachine) {
 			if m.obs.Presence == driver.Alive {
 				m.end(cause)
@@ -247,29 +272,29 @@ func (h *simHost) ends(name string, in time.Duration, cause driver.EndCause) {
 	})
 }
 
-func (h *simHost) Powerdown(_ context.Context, name string) error {
-	if err := h.call("%s powerdown", name); err != nil || h.deaf[name] {
+func (h *simHost) Powerdown(ctx context.Context, name string) error {
+	if err := h.call(ctx, "%s powerdown", name); err != nil || h.deaf[name] {
 		return err
 	}
 	h.ends(name, h.powerOffTakes, driver.EndStopped)
 	return nil
 }
 
-func (h *simHost) Quit(_ context.Context, name string) error {
-	if err := h.call("%s quit", name); err != nil || h.deafQEMU[name] {
+func (h *simHost) Quit(ctx context.Context, name string) error {
+	if err := h.call(ctx, "%s quit", name); err != nil || h.deafQEMU[name] {
 		return err
 	}
 	h.ends(name, time.Millisecond, driver.EndStopped)
 	return nil
 }
 
-func (h *simHost) Kill(_ context.Context, name string) error {
+func (h *simHost) Kill(ctx context.Context, name string) error {
 	h.ends(name, time.Millisecond, driver.EndStopped)
-	return h.call("%s kill", name)
+	return h.call(ctx, "%s kill", name)
 }
 
-func (h *simHost) SetPaused(_ context.Context, name string, paused bool) error {
-	err := h.call("%s paused %v", name, paused)
+func (h *simHost) SetPaused(ctx context.Context, name string, paused bool) error {
+	err := h.call(ctx, "%s paused %v", name, paused)
 	h.touch(name, func(m *simMachine) {
 		m.obs.Guest.RunState = runRunning
 		if paused {
@@ -279,9 +304,9 @@ func (h *simHost) SetPaused(_ context.Context, name string, paused bool) error {
 	return err
 }
 
-func (h *simHost) EnsureIdentity(_ context.Context, vm *manifest.VirtualMachine) (driver.Identity, error) {
+func (h *simHost) EnsureIdentity(ctx context.Context, vm *manifest.VirtualMachine) (driver.Identity, error) {
 	name := vm.Metadata.Name
-	err := h.call("%s identity", name)
+	err := h.call(ctx, "%s identity", name)
 	h.touch(name, func(m *simMachine) {
 		m.want.Machine = &stateMachine{Object: *vm}
 		m.identify()
@@ -289,18 +314,18 @@ func (h *simHost) EnsureIdentity(_ context.Context, vm *manifest.VirtualMachine)
 	return *h.obs(name).Identity, err
 }
 
-func (h *simHost) WriteIntent(_ context.Context, name string, in *driver.Intent) error {
+func (h *simHost) WriteIntent(ctx context.Context, name string, in *driver.Intent) error {
 	h.touch(name, func(m *simMachine) { m.obs.Intent = in })
-	return h.call("%s intent", name)
+	return h.call(ctx, "%s intent", name)
 }
 
-func (h *simHost) ClearRun(_ context.Context, name string) error {
+func (h *simHost) ClearRun(ctx context.Context, name string) error {
 	h.touch(name, func(m *simMachine) { m.obs.Ended, m.obs.Launched, m.obs.Intent = nil, nil, nil })
-	return h.call("%s clear-run", name)
+	return h.call(ctx, "%s clear-run", name)
 }
 
-func (h *simHost) Forget(_ context.Context, name string, deleteDisks bool) (string, error) {
-	if err := h.call("%s forget %v", name, deleteDisks); err != nil {
+func (h *simHost) Forget(ctx context.Context, name string, deleteDisks bool) (string, error) {
+	if err := h.call(ctx, "%s forget %v", name, deleteDisks); err != nil {
 		return "", err
 	}
 	h.touch(name, func(m *simMachine) { m.doHost(Step{Kind: StepForget}) })
@@ -312,7 +337,7 @@ func (h *simHost) Forget(_ context.Context, name string, deleteDisks bool) (stri
 
 func (h *simHost) CreateDisk(ctx context.Context, vm *manifest.VirtualMachine, disk string) error {
 	name := vm.Metadata.Name
-	if err := h.call("%s create %s", name, disk); err != nil {
+	if err := h.call(ctx, "%s create %s", name, disk); err != nil {
 		return err
 	}
 	if h.cutOff != nil {
@@ -327,9 +352,9 @@ func (h *simHost) CreateDisk(ctx context.Context, vm *manifest.VirtualMachine, d
 	return nil
 }
 
-func (h *simHost) TakeSnapshot(_ context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) error {
+func (h *simHost) TakeSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) error {
 	name := vm.Metadata.Name
-	if err := h.call("%s take %s %s", name, req.Tag, req.Method); err != nil {
+	if err := h.call(ctx, "%s take %s %s", name, req.Tag, req.Method); err != nil {
 		return err
 	}
 	online := obs.Presence == driver.Alive && req.Method == manifest.SnapshotFull
@@ -341,23 +366,28 @@ func (h *simHost) TakeSnapshot(_ context.Context, vm *manifest.VirtualMachine, o
 		m.obs.Guest.Jobs = append(m.obs.Guest.Jobs, driver.Job{ID: req.Job, Type: "snapshot-save", Status: "running"})
 	})
 	if online {
-		time.AfterFunc(h.jobTakes, func() {
-			h.touch(name, func(m *simMachine) {
-				if m.obs.Guest == nil {
-					return
-				}
-				for i := range m.obs.Guest.Jobs {
-					m.obs.Guest.Jobs[i].Status = "concluded"
-				}
-			})
-		})
+		h.concludes(name)
 	}
 	return nil
 }
 
-func (h *simHost) FinishSnapshot(_ context.Context, vm *manifest.VirtualMachine, _ driver.Observed, req driver.SnapshotIntent) error {
+// concludes ends a machine's job after a while.
+func (h *simHost) concludes(name string) {
+	h.later(h.jobTakes, name+" has done its job", func() {
+		h.touch(name, func(m *simMachine) {
+			if m.obs.Guest == nil {
+				return
+			}
+			for i := range m.obs.Guest.Jobs {
+				m.obs.Guest.Jobs[i].Status = "concluded"
+			}
+		})
+	})
+}
+
+func (h *simHost) FinishSnapshot(ctx context.Context, vm *manifest.VirtualMachine, _ driver.Observed, req driver.SnapshotIntent) error {
 	name := vm.Metadata.Name
-	err := h.call("%s finish %s", name, req.Tag)
+	err := h.call(ctx, "%s finish %s", name, req.Tag)
 	h.touch(name, func(m *simMachine) {
 		if m.obs.Guest != nil {
 			m.obs.Guest.Jobs = nil
@@ -369,35 +399,42 @@ func (h *simHost) FinishSnapshot(_ context.Context, vm *manifest.VirtualMachine,
 	return err
 }
 
-func (h *simHost) DeleteSnapshot(_ context.Context, vm *manifest.VirtualMachine, _ driver.Observed, tag string) error {
+func (h *simHost) DeleteSnapshot(ctx context.Context, vm *manifest.VirtualMachine, _ driver.Observed, tag string) error {
 	name := vm.Metadata.Name
 	h.touch(name, func(m *simMachine) { delete(m.obs.Snapshots, tag) })
-	return h.call("%s delete-snapshot %s", name, tag)
+	return h.call(ctx, "%s delete-snapshot %s", name, tag)
 }
 
-func (h *simHost) RestoreSnapshot(_ context.Context, vm *manifest.VirtualMachine, _ driver.Observed, tag string) (driver.RestoreReport, error) {
+func (h *simHost) RestoreSnapshot(ctx context.Context, vm *manifest.VirtualMachine, _ driver.Observed, tag string) (driver.RestoreReport, error) {
 	name := vm.Metadata.Name
+	if err := h.call(ctx, "%s revert %s", name, tag); err != nil {
+		return driver.RestoreReport{}, err
+	}
 	h.touch(name, func(m *simMachine) { m.doHost(Step{Kind: StepRevertDisks, Snapshot: tag}) })
-	return driver.RestoreReport{Tag: tag, Disks: []string{"root"}}, h.call("%s revert %s", name, tag)
+	return driver.RestoreReport{Tag: tag, Disks: []string{"root"}}, nil
 }
 
-func (h *simHost) LoadSnapshot(_ context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) error {
+func (h *simHost) LoadSnapshot(ctx context.Context, vm *manifest.VirtualMachine, _ driver.Observed, req driver.SnapshotIntent) error {
 	name := vm.Metadata.Name
-	if err := h.call("%s load %s", name, req.Tag); err != nil {
+	if err := h.call(ctx, "%s load %s", name, req.Tag); err != nil {
 		return err
 	}
 	h.touch(name, func(m *simMachine) {
-		m.doHost(Step{Kind: StepLoadSnapshot, Snapshot: req.Tag, Intent: obs.Intent})
+		if m.obs.Guest != nil {
+			m.load(Step{Kind: StepLoadSnapshot, Snapshot: req.Tag, Intent: &driver.Intent{Snapshot: &req}})
+		}
 	})
+	h.concludes(name)
 	return nil
 }
 
-func (h *simHost) FinishLoad(_ context.Context, vm *manifest.VirtualMachine, _ driver.Observed, req driver.SnapshotIntent) error {
+func (h *simHost) FinishLoad(ctx context.Context, vm *manifest.VirtualMachine, _ driver.Observed, req driver.SnapshotIntent) error {
 	name := vm.Metadata.Name
+	err := h.call(ctx, "%s finish-load %s", name, req.Tag)
 	h.touch(name, func(m *simMachine) {
-		if m.obs.Guest != nil {
+		if m.obs.Guest != nil && err == nil {
 			m.obs.Guest.Jobs = nil
 		}
 	})
-	return h.call("%s finish-load %s", name, req.Tag)
+	return err
 }
