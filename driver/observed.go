@@ -138,6 +138,13 @@ type DiskFile struct {
 	// only when qemu-img or QEMU was asked.
 	Size   int64
 	Format string
+	// Image is the digest of the image that the disk was made of, such as
+	// "sha256:HEX"; empty for a disk that was made of none.
+	Image string
+	// Backing is the file that the disk cannot be read without; Lost tells that it
+	// is gone.
+	Backing string
+	Lost    bool
 	// Err is why the file could not be looked at.
 	Err string
 }
