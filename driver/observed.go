@@ -59,6 +59,9 @@ type Observed struct {
 	// Files are the disk image files by disk name: those maqet creates and those
 	// the manifest names.
 	Files map[string]DiskFile
+	// Images are those that the machine's disks should be made of, by the name of
+	// the Image object.
+	Images map[string]ImageState
 	// Snapshots are the snapshots found, by tag.
 	Snapshots map[string]SnapshotState
 	// SnapshotsKnown is false when the disks could not be asked.

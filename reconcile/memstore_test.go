@@ -19,6 +19,7 @@ type memStore struct {
 	mu       sync.Mutex
 	machines map[string][]byte
 	snaps    map[string][]byte
+	images   map[string][]byte
 	// updates counts writing transactions.
 	updates int
 	// fail makes writing fail.
@@ -26,22 +27,22 @@ type memStore struct {
 }
 
 func newMemStore() *memStore {
-	return &memStore{machines: map[string][]byte{}, snaps: map[string][]byte{}}
+	return &memStore{machines: map[string][]byte{}, snaps: map[string][]byte{}, images: map[string][]byte{}}
 }
 
 // memTx is one transaction: a copy that is put back when it succeeds.
-type memTx struct{ machines, snaps map[string][]byte }
+type memTx struct{ machines, snaps, images map[string][]byte }
 
 func (s *memStore) View(_ context.Context, do func(Tx) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return do(&memTx{maps.Clone(s.machines), maps.Clone(s.snaps)})
+	return do(&memTx{maps.Clone(s.machines), maps.Clone(s.snaps), maps.Clone(s.images)})
 }
 
 func (s *memStore) Update(_ context.Context, do func(Tx) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	tx := &memTx{maps.Clone(s.machines), maps.Clone(s.snaps)}
+	tx := &memTx{maps.Clone(s.machines), maps.Clone(s.snaps), maps.Clone(s.images)}
 	if err := do(tx); err != nil {
 		return err
 	}
@@ -49,7 +50,7 @@ func (s *memStore) Update(_ context.Context, do func(Tx) error) error {
 		return s.fail
 	}
 	s.updates++
-	s.machines, s.snaps = tx.machines, tx.snaps
+	s.machines, s.snaps, s.images = tx.machines, tx.snaps, tx.images
 	return nil
 }
 
@@ -118,5 +119,23 @@ func (tx *memTx) PutSnapshot(s *state.Snapshot) (err error) {
 
 func (tx *memTx) DeleteSnapshot(name string) error {
 	delete(tx.snaps, name)
+	return nil
+}
+
+func (tx *memTx) Image(name string) (*state.Image, error) {
+	return fromJSON[state.Image](tx.images[name])
+}
+
+func (tx *memTx) Images() ([]*state.Image, error) {
+	return listJSON(tx.images, func(*state.Image) bool { return true })
+}
+
+func (tx *memTx) PutImage(i *state.Image) (err error) {
+	tx.images[i.Object.Metadata.Name], err = json.Marshal(i)
+	return err
+}
+
+func (tx *memTx) DeleteImage(name string) error {
+	delete(tx.images, name)
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/maqet/maqet/internal/layout"
 	"github.com/maqet/maqet/manifest"
 )
 
@@ -94,7 +95,7 @@ func (s *Store) openPart(spec manifest.ImageSpec, key string, t *transfer) (*dow
 }
 
 func (d *download) recordPath() string {
-	return d.store.cfg.Layout.ImagePartRecord(Key(d.spec.Digest()))
+	return d.store.cfg.Layout.ImagePartRecord(layout.ImageKey(d.spec.Digest()))
 }
 
 // whole fetches until the part has the right digest.
@@ -170,7 +171,7 @@ func (d *download) restart() error {
 // forget removes what was only needed to go on. An image that was not packed is
 // the part itself, which has its final name by now.
 func (d *download) forget() error {
-	return errors.Join(remove(d.store.cfg.Layout.ImagePart(Key(d.spec.Digest()))), remove(d.recordPath()))
+	return errors.Join(remove(d.store.cfg.Layout.ImagePart(layout.ImageKey(d.spec.Digest()))), remove(d.recordPath()))
 }
 
 func remove(path string) error {

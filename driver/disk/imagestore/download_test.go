@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/maqet/maqet/internal/layout"
 	"github.com/maqet/maqet/manifest"
 )
 
@@ -50,7 +51,7 @@ func TestPull_goodServer_storesTheImageByItsDigest(t *testing.T) {
 			if len(progress.all) == 0 || progress.all[0].Total != size {
 				t.Errorf("progress: %s", &progress)
 			}
-			record, err := os.ReadFile(s.cfg.Layout.ImageRecord(Key(spec.Digest())))
+			record, err := os.ReadFile(s.cfg.Layout.ImageRecord(layout.ImageKey(spec.Digest())))
 			if err != nil || strings.Contains(string(record), "secret") {
 				t.Errorf("the record is %s, %v", record, err)
 			}
@@ -71,7 +72,7 @@ func TestPull_wrongDigest_keepsNothing(t *testing.T) {
 		t.Errorf("state %+v", state)
 	}
 	s.wantNothing(t)
-	info, err := os.Stat(s.cfg.Layout.ImagePart(Key(spec.Digest())))
+	info, err := os.Stat(s.cfg.Layout.ImagePart(layout.ImageKey(spec.Digest())))
 	if err != nil || info.Size() != 0 {
 		t.Errorf("the part: %v, %v", info, err)
 	}
@@ -205,7 +206,7 @@ func TestPull_cancelled_keepsThePart(t *testing.T) {
 	go func() {
 		defer cancel()
 		eventually(t, "all that was sent is written", func() bool {
-			info, err := os.Stat(s.cfg.Layout.ImagePart(Key(spec.Digest())))
+			info, err := os.Stat(s.cfg.Layout.ImagePart(layout.ImageKey(spec.Digest())))
 			return err == nil && info.Size() == sent
 		})
 	}()
@@ -241,7 +242,7 @@ func TestPull_damagedPart_startsOnceMoreFromNothing(t *testing.T) {
 			if err := makeDir(s.cfg.Layout.ImageDir()); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(s.cfg.Layout.ImagePart(Key(spec.Digest())), part, 0o600); err != nil {
+			if err := os.WriteFile(s.cfg.Layout.ImagePart(layout.ImageKey(spec.Digest())), part, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			state, err := s.Pull(t.Context(), spec, nil)

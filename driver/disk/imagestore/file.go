@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/maqet/maqet/internal/filelock"
+	"github.com/maqet/maqet/internal/layout"
 	"github.com/maqet/maqet/manifest"
 )
 
@@ -68,7 +69,7 @@ func (s *Store) fetchFile(ctx context.Context, spec manifest.ImageSpec, key stri
 
 // keepSource keeps an image of a file without a digest, and remembers which it is.
 func (s *Store) keepSource(ctx context.Context, spec manifest.ImageSpec, src sourceRecord, temp string, t *transfer) error {
-	lock, err := s.lockImage(ctx, Key(src.Digest))
+	lock, err := s.lockImage(ctx, layout.ImageKey(src.Digest))
 	if err != nil {
 		return err
 	}

@@ -199,7 +199,7 @@ func (s *Store) wantNothing(t *testing.T) {
 // wantOnly fails unless just the image of that digest is there.
 func (s *Store) wantOnly(t *testing.T, digest, format string) {
 	t.Helper()
-	want := []string{Key(digest) + ".json", Key(digest) + "." + format}
+	want := []string{layout.ImageKey(digest) + ".json", layout.ImageKey(digest) + "." + format}
 	if got := s.names(t); !slices.Equal(got, want) {
 		t.Errorf("the folder holds %q, want %q", got, want)
 	}

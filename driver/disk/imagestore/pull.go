@@ -199,7 +199,7 @@ func (s *Store) keep(ctx context.Context, spec manifest.ImageSpec, digest, temp 
 	if err != nil {
 		return checkError(spec, err)
 	}
-	key := Key(digest)
+	key := layout.ImageKey(digest)
 	file, err := os.Open(temp) //nolint:gosec // a file of the layout.
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/maqet/maqet/internal/durable"
+	"github.com/maqet/maqet/internal/layout"
 	"github.com/maqet/maqet/manifest"
 )
 
@@ -101,7 +102,7 @@ func (s *Store) readStored(key string) (*storedRecord, error) {
 		return nil, err
 	case r.Version > recordVersion:
 		return nil, newer(path, r.Version)
-	case Key(r.Digest) != key || r.Format != string(manifest.FormatQcow2) && r.Format != string(manifest.FormatRaw):
+	case layout.ImageKey(r.Digest) != key || r.Format != string(manifest.FormatQcow2) && r.Format != string(manifest.FormatRaw):
 		return nil, fmt.Errorf("%s: it is no record of this image", path)
 	default:
 		return r, nil
@@ -117,7 +118,7 @@ func (s *Store) readSource(source string) (*sourceRecord, error) {
 	case r.Version > recordVersion:
 		return nil, newer(path, r.Version)
 	}
-	if _, ok := digestOf(Key(r.Digest)); !ok || r.Path != source {
+	if _, ok := layout.ImageDigest(layout.ImageKey(r.Digest)); !ok || r.Path != source {
 		return nil, fmt.Errorf("%s: it is no record of this file", path)
 	}
 	return r, nil

@@ -111,7 +111,7 @@ func (s *Store) Look(spec manifest.ImageSpec) driver.ImageState {
 
 // lookStored fills in what is known of the stored image of state's digest.
 func (s *Store) lookStored(spec manifest.ImageSpec, state *driver.ImageState) {
-	key := Key(state.Digest)
+	key := layout.ImageKey(state.Digest)
 	r, err := s.readStored(key)
 	switch {
 	case err != nil:
@@ -140,24 +140,6 @@ func (s *Store) lookStored(spec manifest.ImageSpec, state *driver.ImageState) {
 	state.Present, state.Path, state.Format, state.Size, state.Stored = true, path, r.Format, r.Size, stored(st)
 }
 
-// Key is a digest as a part of a file's name: sha256-HEX.
-func Key(digest string) string { return strings.Replace(digest, ":", "-", 1) }
-
-// digestOf is the digest that a key stands for; false for what is no key.
-func digestOf(key string) (digest string, ok bool) {
-	name, text, _ := strings.Cut(key, "-")
-	raw, err := hex.DecodeString(text)
-	if err != nil || text != strings.ToLower(text) {
-		return "", false
-	}
-	switch {
-	case name == manifest.SHA256 && len(raw) == sha256.Size, name == manifest.SHA512 && len(raw) == sha512.Size:
-		return name + ":" + text, true
-	default:
-		return "", false
-	}
-}
-
 // newHash is the hash that a digest is of; sha256 for none.
 func newHash(digest string) hash.Hash {
 	if strings.HasPrefix(digest, manifest.SHA512+":") {
@@ -178,7 +160,7 @@ func sumOf(h hash.Hash) string {
 // lockKey is what one at a time works on: an image, or a file without a digest.
 func (s *Store) lockKey(spec manifest.ImageSpec) string {
 	if d := spec.Digest(); d != "" {
-		return Key(d)
+		return layout.ImageKey(d)
 	}
 	return "file-" + sourceKey(spec.Source)
 }
