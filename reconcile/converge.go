@@ -282,6 +282,7 @@ func (r *run) overtaken(ctx context.Context, want *Desired) (bool, error) {
 	// What this convergence has counted itself stays.
 	m := fresh.Machine
 	m.UID, m.Starts, m.Restarts, m.StartedGeneration, m.Unmet = was.UID, was.Starts, was.Restarts, was.StartedGeneration, was.Unmet
+	m.StartedDisks = was.StartedDisks
 	m.LastTermination = was.LastTermination
 	if m.Generation == was.Generation {
 		m.Failures, m.NotBefore = was.Failures, was.NotBefore

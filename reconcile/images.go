@@ -65,7 +65,7 @@ func (r *run) pull(ctx context.Context, w Wait) error {
 			err = errors.New(got.Err)
 		}
 		if err != nil {
-			err = &Error{Object: "img/" + name, Op: "fetch", Err: err}
+			err = &Error{Object: "img/" + name, Op: "pull", Err: err}
 			r.e.tell(Event{Machine: r.name, Step: stepPull, Image: name, Message: "fetching image " + name + " failed", Err: err})
 			r.happened(state.EventWarning, state.EventImagePullFailed, err.Error())
 			return err
