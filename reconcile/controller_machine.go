@@ -101,6 +101,7 @@ func (c *Controller) noteLook(ctx context.Context, r *run) {
 	s.phase, s.ready, s.looked = status.Phase, isReady(status), c.engine.cfg.Now()
 	c.mu.Unlock()
 	c.listen(ctx, r)
+	c.fetchImages(ctx, r)
 	if changed {
 		c.tell(false)
 	}
@@ -119,6 +120,9 @@ func (c *Controller) forget(name string) {
 	delete(c.machines, name)
 	if s != nil && s.cancel != nil {
 		s.cancel()
+	}
+	for key, f := range c.fetches {
+		c.unwait(key, f, name)
 	}
 	c.mu.Unlock()
 	if s != nil {

@@ -92,6 +92,14 @@ func (i *simImages) set(do func()) {
 	do()
 }
 
+// givenUp is how many fetches were cancelled.
+func (i *simImages) givenUp() int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.cancelled
+}
+
+// begun are the sources of all fetches, in order.
 func (i *simImages) begun() string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
