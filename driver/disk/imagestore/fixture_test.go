@@ -278,3 +278,27 @@ func eventually(t *testing.T, what string, so func() bool) {
 		<-tick.C
 	}
 }
+
+// holdOpen is a process that has a file open until the test ends.
+func holdOpen(t *testing.T, path string) *exec.Cmd {
+	t.Helper()
+	f, err := os.Open(path) //nolint:gosec // a file of the test
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }() // the process has its own
+	cmd := exec.CommandContext(t.Context(), "cat")
+	cmd.ExtraFiles = []*os.File{f}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = in.Close() // upon which it ends
+		_ = cmd.Wait()
+	})
+	return cmd
+}
