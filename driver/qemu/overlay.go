@@ -73,6 +73,15 @@ func (d *Driver) recordImage(machine, disk, digest string) error {
 	return d.writeIdentity(machine, next)
 }
 
+// ofNoImage records that a disk that is about to be made is of no image. One that
+// is there already is left as it is.
+func (d *Driver) ofNoImage(machine, disk string) error {
+	if _, err := os.Lstat(d.layout.Disk(machine, disk)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return d.recordImage(machine, disk, "")
+}
+
 // SetAside moves a disk's file of a machine that has no process into a folder among
 // the kept ones, and tells which.
 func (d *Driver) SetAside(ctx context.Context, vm *manifest.VirtualMachine, name string) (keptAt string, err error) {
