@@ -19,6 +19,8 @@ type Identity struct {
 	// MACs are the generated addresses by nic name. A nic whose manifest names
 	// an address has no entry.
 	MACs map[string]string `json:"macs,omitempty"`
+	// Images are the digests of the images that disks were made of, by disk name.
+	Images map[string]string `json:"images,omitempty"`
 	// Slots are where devices sit, by device name. Slots are never shifted.
 	Slots map[string]Slot `json:"slots,omitempty"`
 }

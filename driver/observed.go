@@ -59,6 +59,9 @@ type Observed struct {
 	// Files are the disk image files by disk name: those maqet creates and those
 	// the manifest names.
 	Files map[string]DiskFile
+	// Images are those that the machine's disks should be made of, by the name of
+	// the Image object.
+	Images map[string]ImageState
 	// Snapshots are the snapshots found, by tag.
 	Snapshots map[string]SnapshotState
 	// SnapshotsKnown is false when the disks could not be asked.
@@ -142,6 +145,13 @@ type DiskFile struct {
 	// only when qemu-img or QEMU was asked.
 	Size   int64
 	Format string
+	// Image is the digest of the image that the disk was made of, such as
+	// "sha256:HEX"; empty for a disk that was made of none.
+	Image string
+	// Backing is the file that the disk cannot be read without; Lost tells that it
+	// is gone.
+	Backing string
+	Lost    bool
 	// Err is why the file could not be looked at.
 	Err string
 }

@@ -25,8 +25,8 @@ type claim struct {
 }
 
 // Admit checks resolved objects against each other: what each alone cannot
-// know. others are machines that still run although nobody declares them; they
-// hold their ports, addresses and files as well. Memory and vCPUs beyond the
+// know. others are machines that still run although nobody declares them, which
+// hold their ports, addresses and files as well, and images that are known. Memory and vCPUs beyond the
 // host's are warnings. The result is sorted by position.
 func Admit(objects, others []*Object, host HostFacts) Errors {
 	var found Errors
@@ -40,7 +40,7 @@ func Admit(objects, others []*Object, host HostFacts) Errors {
 	}
 	var a admission
 	for _, o := range others {
-		if _, ok := declared[o.Key()]; !ok && o.VM != nil {
+		if _, ok := declared[o.Key()]; !ok && (o.VM != nil || o.Image != nil) {
 			a.objects = append(a.objects, o)
 		}
 	}
@@ -50,6 +50,7 @@ func Admit(objects, others []*Object, host HostFacts) Errors {
 	found = append(found, a.forwards()...)
 	found = append(found, a.files()...)
 	found = append(found, a.snapshots()...)
+	found = append(found, a.images()...)
 	found = append(found, a.host(host)...)
 	found.Sort()
 	return found

@@ -74,6 +74,17 @@ func ResolveSnapshot(snap *Snapshot) *Snapshot {
 	return out
 }
 
+// ResolveImage is a copy of img with a relative path made absolute against dir,
+// and digests in lower case.
+func ResolveImage(img *Image, dir string) *Image {
+	out := img.DeepCopy()
+	if !out.Spec.IsURL() {
+		out.Spec.Source = absolute(out.Spec.Source, dir)
+	}
+	out.Spec.SHA256, out.Spec.SHA512 = strings.ToLower(out.Spec.SHA256), strings.ToLower(out.Spec.SHA512)
+	return out
+}
+
 // IsQ35 is true for the q35 board in any version. It is false for no board.
 func (m *Machine) IsQ35() bool {
 	return m != nil && (m.Type == "q35" || strings.HasPrefix(m.Type, "pc-q35-"))
@@ -123,7 +134,7 @@ func resolveDisk(d *Disk, q35 bool, dir string) {
 		switch {
 		case cdrom:
 			d.Format = FormatRaw
-		case d.Size != 0:
+		case d.Size != 0 || d.Image != "":
 			d.Format = FormatQcow2
 		}
 	}
@@ -209,6 +220,13 @@ func (vm *VirtualMachine) DeepCopy() *VirtualMachine {
 func (snap *Snapshot) DeepCopy() *Snapshot {
 	out := *snap
 	out.Metadata = snap.Metadata.deepCopy()
+	return &out
+}
+
+// DeepCopy is a copy that shares nothing with img.
+func (img *Image) DeepCopy() *Image {
+	out := *img
+	out.Metadata = img.Metadata.deepCopy()
 	return &out
 }
 

@@ -31,13 +31,14 @@ type fileResult struct {
 
 // shapes are the shapes of the kinds.
 type shapes struct {
-	machine, snapshot *shape
+	machine, snapshot, image *shape
 }
 
 func newShapes() shapes {
 	return shapes{
 		machine:  shapeOf(reflect.TypeFor[VirtualMachine]()),
 		snapshot: shapeOf(reflect.TypeFor[Snapshot]()),
+		image:    shapeOf(reflect.TypeFor[Image]()),
 	}
 }
 
@@ -144,6 +145,8 @@ func (l *fileLoader) object(n *yaml.Node, inList bool) {
 		l.machine(n)
 	case KindSnapshot:
 		l.snapshot(n)
+	case KindImage:
+		l.image(n)
 	default:
 		l.unknownKind(kind)
 	}
@@ -171,7 +174,7 @@ func (l *fileLoader) foreign(n, version, kind *yaml.Node) bool {
 		hint string
 	}{
 		{"apiVersion", version, "add apiVersion: " + APIVersion},
-		{"kind", kind, "add kind: VirtualMachine or kind: Snapshot"},
+		{"kind", kind, "add kind: VirtualMachine, Snapshot or Image"},
 	} {
 		switch {
 		case key.node == nil:
@@ -186,13 +189,10 @@ func (l *fileLoader) foreign(n, version, kind *yaml.Node) bool {
 }
 
 func (l *fileLoader) unknownKind(kind *yaml.Node) {
-	known := []string{string(KindVirtualMachine), string(KindSnapshot)}
+	known := []string{string(KindVirtualMachine), string(KindSnapshot), string(KindImage)}
 	msg, hint := quote(kind.Value)+" is no kind", didYouMean(kind.Value, append(known, listKind))
-	if kind.Value == "Image" {
-		msg = "kind Image is not yet supported"
-	}
 	if hint == "" {
-		hint = "use VirtualMachine or Snapshot"
+		hint = "use VirtualMachine, Snapshot or Image"
 	}
 	l.fault(kind, "kind", msg, hint)
 }
@@ -269,6 +269,22 @@ func (l *fileLoader) snapshot(n *yaml.Node) {
 	l.add(n, &Object{Snapshot: ResolveSnapshot(&snap)}, []string{"metadata.name", "spec.virtualMachine"})
 }
 
+// image reads an Image.
+func (l *fileLoader) image(n *yaml.Node) {
+	w := &walker{file: l.src.name}
+	var img Image
+	if !l.decode(w, n, l.shapes.image, &img) {
+		return
+	}
+	v := &validator{file: l.src.name, root: n, broken: w.broken, faults: w.faults}
+	v.image(&img)
+	if len(v.faults) > 0 {
+		l.faults = append(l.faults, v.faults...)
+		return
+	}
+	l.add(n, &Object{Image: ResolveImage(&img, l.src.dir)}, []string{"metadata.name", "spec.source"})
+}
+
 // decode walks the document and fills into with all of it that is well-formed.
 // Decoding what the walk wrote, rather than the file a second time, leaves one
 // reader to decide what a manifest says.
@@ -312,6 +328,9 @@ func machinePlaces(vm *VirtualMachine) []string {
 		places = append(places, fmt.Sprintf("spec.disks[%d]", i))
 		if d.File != "" {
 			places = append(places, fmt.Sprintf("spec.disks[%d].file", i))
+		}
+		if d.Image != "" {
+			places = append(places, fmt.Sprintf("spec.disks[%d].image", i))
 		}
 	}
 	for i, nic := range vm.Spec.NICs {

@@ -11,10 +11,11 @@ import (
 )
 
 // Object is one loaded manifest object, resolved: every default filled in and
-// every path absolute. Exactly one of VM and Snapshot is set.
+// every path absolute. Exactly one of VM, Snapshot and Image is set.
 type Object struct {
 	VM       *VirtualMachine
 	Snapshot *Snapshot
+	Image    *Image
 	// Position is where the object's document begins.
 	Position Position
 	// Digest is the SHA-256, in hex, of the resolved object's JSON. Two objects
@@ -27,7 +28,7 @@ type Object struct {
 }
 
 // NewObject wraps an already resolved object that came from no file, such as a
-// stored record. v is a *VirtualMachine or a *Snapshot.
+// stored record. v is a *VirtualMachine, a *Snapshot or an *Image.
 func NewObject(v any) (*Object, error) {
 	o := &Object{}
 	switch v := v.(type) {
@@ -35,6 +36,8 @@ func NewObject(v any) (*Object, error) {
 		o.VM = v
 	case *Snapshot:
 		o.Snapshot = v
+	case *Image:
+		o.Image = v
 	default:
 		return nil, fmt.Errorf("%T is no manifest object", v)
 	}
@@ -59,18 +62,26 @@ func digestOf(v any) (string, error) {
 
 // Key names the object.
 func (o *Object) Key() ObjectKey {
-	if o.VM != nil {
+	switch {
+	case o.VM != nil:
 		return ObjectKey{KindVirtualMachine, o.VM.Metadata.Name}
+	case o.Snapshot != nil:
+		return ObjectKey{KindSnapshot, o.Snapshot.Metadata.Name}
+	default:
+		return ObjectKey{KindImage, o.Image.Metadata.Name}
 	}
-	return ObjectKey{KindSnapshot, o.Snapshot.Metadata.Name}
 }
 
 // value is the object itself.
 func (o *Object) value() any {
-	if o.VM != nil {
+	switch {
+	case o.VM != nil:
 		return o.VM
+	case o.Snapshot != nil:
+		return o.Snapshot
+	default:
+		return o.Image
 	}
-	return o.Snapshot
 }
 
 // place is the position of a field, or of the object where that is not known.
@@ -99,13 +110,15 @@ type ObjectKey struct {
 	Name string `json:"name"`
 }
 
-// String is "vm/web" or "snap/base".
+// String is "vm/web", "snap/base" or "img/debian".
 func (k ObjectKey) String() string {
 	switch k.Kind {
 	case KindVirtualMachine:
 		return "vm/" + k.Name
 	case KindSnapshot:
 		return "snap/" + k.Name
+	case KindImage:
+		return "img/" + k.Name
 	default:
 		return string(k.Kind) + "/" + k.Name
 	}
@@ -159,6 +172,17 @@ func (s *Set) Snapshots() []*Snapshot {
 	for _, o := range s.Objects {
 		if o.Snapshot != nil {
 			all = append(all, o.Snapshot)
+		}
+	}
+	return all
+}
+
+// Images are the images, by name.
+func (s *Set) Images() []*Image {
+	var all []*Image
+	for _, o := range s.Objects {
+		if o.Image != nil {
+			all = append(all, o.Image)
 		}
 	}
 	return all

@@ -160,7 +160,7 @@ func shapeOf(t reflect.Type) *shape {
 func shapeOfStruct(t reflect.Type) *shape {
 	s := &shape{kind: shapeObject}
 	switch t {
-	case reflect.TypeFor[VirtualMachine](), reflect.TypeFor[Snapshot]():
+	case reflect.TypeFor[VirtualMachine](), reflect.TypeFor[Snapshot](), reflect.TypeFor[Image]():
 		s.ignored = []string{"status"} // what get prints
 	case reflect.TypeFor[Metadata]():
 		s.ignored = []string{"uid", "generation", "creationTimestamp", "resourceVersion", "managedFields"}

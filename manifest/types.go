@@ -10,6 +10,7 @@ type Kind string
 const (
 	KindVirtualMachine Kind = "VirtualMachine"
 	KindSnapshot       Kind = "Snapshot"
+	KindImage          Kind = "Image"
 )
 
 // Metadata names an object and says what people attach to it.
@@ -185,15 +186,19 @@ const (
 	MediaCDROM Media = "cdrom"
 )
 
-// Disk is one drive. Exactly one of Size and File is given.
+// Disk is one drive. Exactly one of Size, File and Image is given, but that Image
+// may have a Size too.
 type Disk struct {
 	// Name is unique among the machine's disks, nics and devices.
 	Name string `json:"name"`
 	// Size makes maqet create an empty qcow2 of that size once and keep it.
 	Size Quantity `json:"size,omitempty"`
+	// Image is the name of an Image object, of which maqet makes an overlay once and
+	// keeps it; with Size the disk is that large, else as large as the image.
+	Image string `json:"image,omitempty"`
 	// File is an existing image, never created, resized or deleted by maqet.
 	File string `json:"file,omitempty"`
-	// Format is qcow2 or raw. Absent with Size: qcow2; required with File.
+	// Format is qcow2 or raw. Absent with Size or Image: qcow2; required with File.
 	Format DiskFormat `json:"format,omitempty"`
 	// Bus is what the drive is attached to.
 	Bus Bus `json:"bus,omitempty"`

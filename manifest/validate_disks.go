@@ -30,17 +30,22 @@ func (v *validator) disks(s *VirtualMachineSpec) {
 // disk looks at a drive that is no cdrom.
 func (v *validator) disk(d *Disk, path string) {
 	switch {
-	case d.Size == 0 && d.File == "":
-		v.fault(path, "needs a size or a file", "size makes an empty disk once; file uses an image that exists")
+	case d.Size == 0 && d.File == "" && d.Image == "":
+		v.fault(path, "needs a size, an image or a file", "size makes an empty disk once; image makes one of an Image object; file uses an image that exists")
+	case d.Image != "" && d.File != "":
+		v.fault(path, "has both image and file", "keep image for a disk made of an Image object, or file for an image that exists")
 	case d.Size != 0 && d.File != "":
 		v.fault(path, "has both size and file", "keep size for a new disk, or file for an image that exists; maqet never resizes the latter")
 	case d.Size%diskStep != 0:
 		v.fault(path+".size", fmt.Sprintf("%s is not a multiple of 512 bytes", d.Size), nearestMultiples(d.Size, diskStep))
+	case d.Image != "" && d.Format == FormatRaw:
+		v.fault(path+".format", "a disk made of an image is an overlay, which is qcow2 whatever the image is", "remove format")
 	case d.Size != 0 && d.Format == FormatRaw:
 		v.fault(path+".format", "raw disks made by size are not yet supported", "remove format for qcow2")
 	case d.File != "" && d.Format == "":
 		v.fault(path+".format", "required key is missing: the format of a file is never guessed, since a guest could write another into it", "add format: qcow2 or format: raw")
 	}
+	v.check(path+".image", d.Image, ValidName)
 	if d.Bus == BusSATA {
 		v.fault(path+".bus", "sata is for cdroms; disks on it are not yet supported", "remove bus for virtio")
 	}
@@ -51,6 +56,8 @@ func (v *validator) cdrom(d *Disk, path string, q35 bool) {
 	switch {
 	case d.Size != 0:
 		v.fault(path+".size", "a cdrom has no size", "give it a file")
+	case d.Image != "":
+		v.fault(path+".image", "cdroms of images are not yet supported", "give it a file")
 	case d.File == "":
 		v.fault(path, "a cdrom needs a file", "name an ISO image")
 	}

@@ -21,15 +21,19 @@ type admission struct {
 	owner string
 	who   string
 	now   time.Time
-	// machines and snapshots are the records as they will be.
+	// machines, snapshots and images are the records as they will be.
 	machines  map[string]*state.Machine
 	snapshots map[string]*state.Snapshot
+	images    map[string]*state.Image
 	// before are the objects as they were, by machine.
 	before map[string]*manifest.VirtualMachine
 	// unheld are the holds that a changed spec ends, by machine.
 	unheld map[string]*state.Hold
-	// putMachines and putSnapshots name what has to be written.
-	putMachines, putSnapshots map[string]bool
+	// putMachines, putSnapshots and putImages name what has to be written, and
+	// dropImages what has to be forgotten.
+	putMachines, putSnapshots, putImages, dropImages map[string]bool
+	// words are those to make disks anew.
+	words map[DiskName]state.Recreation
 	// converge names the machines to converge.
 	converge map[string]bool
 	objects  []ObjectChange
@@ -61,7 +65,9 @@ func newAdmission(set *manifest.Set, tx Tx, opt ApplyOptions, who string, now ti
 		opt: opt, owner: cmp.Or(opt.Owner, OwnerOf(set)), who: who, now: now,
 		machines: map[string]*state.Machine{}, snapshots: map[string]*state.Snapshot{}, before: map[string]*manifest.VirtualMachine{},
 		unheld:      map[string]*state.Hold{},
-		putMachines: map[string]bool{}, putSnapshots: map[string]bool{}, converge: map[string]bool{},
+		images:      map[string]*state.Image{},
+		putMachines: map[string]bool{}, putSnapshots: map[string]bool{}, putImages: map[string]bool{}, dropImages: map[string]bool{},
+		converge: map[string]bool{},
 	}
 	machines, err := tx.Machines()
 	if err != nil {
@@ -77,11 +83,23 @@ func newAdmission(set *manifest.Set, tx Tx, opt ApplyOptions, who string, now ti
 	for _, s := range snapshots {
 		a.snapshots[s.Object.Metadata.Name] = s
 	}
+	images, err := tx.Images()
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range images {
+		a.images[i.Object.Metadata.Name] = i
+	}
 	return a, nil
 }
 
-// all admits the objects of the set, machines first.
+// all admits the objects of the set: images, then machines, then snapshots.
 func (a *admission) all(set *manifest.Set) {
+	for _, o := range set.Objects {
+		if o.Image != nil && a.sync.takes(o) {
+			a.image(o)
+		}
+	}
 	for _, o := range set.Objects {
 		if o.VM != nil && a.sync.takes(o) {
 			a.machine(o)
@@ -272,6 +290,7 @@ func (a *admission) absent(set *manifest.Set) {
 		a.note(manifest.ObjectKey{Kind: manifest.KindVirtualMachine, Name: name}, ActionLeft, nil)
 	}
 	a.absentSnapshots(set)
+	a.absentImages(set)
 }
 
 func (a *admission) absentSnapshots(set *manifest.Set) {
@@ -299,7 +318,9 @@ func (a *admission) absentSnapshots(set *manifest.Set) {
 }
 
 // changes tells whether anything has to be written.
-func (a *admission) changes() bool { return len(a.putMachines)+len(a.putSnapshots) > 0 }
+func (a *admission) changes() bool {
+	return len(a.putMachines)+len(a.putSnapshots)+len(a.putImages)+len(a.dropImages) > 0
+}
 
 // write puts what changed.
 func (a *admission) write(tx Tx) error {
@@ -313,12 +334,12 @@ func (a *admission) write(tx Tx) error {
 			return err
 		}
 	}
-	return nil
+	return a.writeImages(tx)
 }
 
 // desired is what a machine should be, as the apply leaves it.
 func (a *admission) desired(name string) Desired {
-	want := Desired{Machine: a.machines[name]}
+	want := Desired{Machine: a.machines[name], Images: a.imagesOf(name)}
 	for _, s := range a.snapshots {
 		if s.Object.Spec.VirtualMachine == name {
 			want.Snapshots = append(want.Snapshots, s)

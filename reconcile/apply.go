@@ -49,12 +49,14 @@ func (e *Engine) admit(ctx context.Context, set *manifest.Set, opt ApplyOptions)
 		return a, err
 	}
 	live := e.live(ctx)
+	words := a.words
 	err = e.cfg.Store.Update(ctx, func(tx Tx) error {
 		var err error
 		// Others may have written since: what counts is decided in here.
 		if a, err = admit(set, tx, opt, e.cfg.Who, e.cfg.Now(), live); err != nil {
 			return err
 		}
+		a.recreate(words)
 		return a.write(tx)
 	})
 	return a, err
@@ -62,11 +64,18 @@ func (e *Engine) admit(ctx context.Context, set *manifest.Set, opt ApplyOptions)
 
 // preview decides without writing.
 func (e *Engine) preview(ctx context.Context, set *manifest.Set, opt ApplyOptions) (*admission, error) {
+	words, err := e.recreations(ctx, set, opt)
+	if err != nil {
+		return nil, err
+	}
 	var a *admission
 	live := e.live(ctx)
-	err := e.cfg.Store.View(ctx, func(tx Tx) error {
+	err = e.cfg.Store.View(ctx, func(tx Tx) error {
 		var err error
-		a, err = admit(set, tx, opt, e.cfg.Who, e.cfg.Now(), live)
+		if a, err = admit(set, tx, opt, e.cfg.Who, e.cfg.Now(), live); err == nil {
+			a.words = words
+			a.recreate(words)
+		}
 		return err
 	})
 	return a, err
@@ -106,7 +115,7 @@ func (e *Engine) ready(ctx context.Context, r *run) {
 		return
 	}
 	for {
-		obs := e.cfg.Ports.Observer.Observe(ctx, r.name, r.vm(), driver.DepthBrief)
+		obs := e.observe(ctx, r.name, *r.known, driver.DepthBrief)
 		now := e.cfg.Now()
 		status := statusOf(*r.known, obs, r.result.Plan, r.opt, now)
 		// What was seen of disks and devices before says more than a brief look.
@@ -169,7 +178,7 @@ func (e *Engine) Plan(ctx context.Context, set *manifest.Set, opt ApplyOptions) 
 // forecast is what an apply would do to one machine.
 func (e *Engine) forecast(ctx context.Context, a *admission, name string, opt ApplyOptions) MachineForecast {
 	want := a.desired(name)
-	obs := e.cfg.Ports.Observer.Observe(ctx, name, want.vm(), driver.DepthFull)
+	obs := e.observe(ctx, name, want, driver.DepthFull)
 	now := e.cfg.Now()
 	f := MachineForecast{Machine: name, Action: a.action(name), Class: ClassNone}
 	f.Phase, _ = phaseOf(want.Machine, &obs, opt.Options, now)

@@ -28,6 +28,9 @@ func (x *execution) confirm(obs driver.Observed) error {
 			}
 			continue
 		}
+		if at := x.aside[s.Disk]; s.Kind == StepSetAside && at != "" {
+			message += ", to " + at
+		}
 		result.Message = message
 		x.stepHappened(s, message)
 		x.run.e.tell(Event{Machine: x.run.name, Step: string(s.Kind), Message: message, Done: true})
@@ -47,7 +50,11 @@ func (s Step) seen(obs driver.Observed) (message string, ok bool) {
 	case StepIdentity:
 		return "its identity is written", obs.Identity != nil
 	case StepCreateDisk:
-		return "created disk " + s.Disk + ": " + s.Why, obs.Files[s.Disk].Exists
+		f := obs.Files[s.Disk]
+		return "created disk " + s.Disk + ": " + s.Why, f.Exists && (s.Digest == "" || f.Image == s.Digest)
+	case StepSetAside:
+		f := obs.Files[s.Disk]
+		return "moved disk " + s.Disk + " aside", !f.Exists || f.Image != s.Digest
 	case StepStart:
 		return seenStart(obs)
 	case StepPowerdown, StepQuit, StepKill:
@@ -151,6 +158,8 @@ func (s Step) begins() string {
 		return "setting its disks back to snapshot " + s.Snapshot
 	case StepCreateDisk:
 		return "creating disk " + s.Disk
+	case StepSetAside:
+		return "moving disk " + s.Disk + " aside"
 	case StepStart:
 		return "starting"
 	case StepPowerdown:

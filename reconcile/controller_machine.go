@@ -102,6 +102,7 @@ func (c *Controller) noteLook(ctx context.Context, r *run) {
 	s.phase, s.ready, s.looked = status.Phase, isReady(status), c.engine.cfg.Now()
 	c.mu.Unlock()
 	c.listen(ctx, r)
+	c.fetchImages(ctx, r)
 	if changed {
 		c.tell(false)
 	}
@@ -126,6 +127,9 @@ func (c *Controller) forget(name string) {
 				end()
 			}
 		}
+	}
+	for key, f := range c.fetches {
+		c.unwait(key, f, name)
 	}
 	c.mu.Unlock()
 	if s != nil {

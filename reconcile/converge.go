@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"reflect"
 	"time"
 
@@ -142,13 +143,12 @@ func (r *run) glance(ctx context.Context) (Desired, error) {
 // one that is about to be started takes longer than all the rest, and a running
 // QEMU tells the same right after: so that is left out where it decides nothing.
 func (r *run) look(ctx context.Context, want Desired) driver.Observed {
-	observer := r.e.cfg.Ports.Observer
 	if len(want.Snapshots) > 0 || want.Machine.Restore != nil {
-		return observer.Observe(ctx, r.name, want.vm(), driver.DepthFull)
+		return r.e.observe(ctx, r.name, want, driver.DepthFull)
 	}
-	obs := observer.Observe(ctx, r.name, want.vm(), driver.DepthGuest)
+	obs := r.e.observe(ctx, r.name, want, driver.DepthGuest)
 	if obs.Presence == driver.Absent && !hasStart(PlanMachine(want, obs, r.opt, r.e.cfg.Now())) {
-		return observer.Observe(ctx, r.name, want.vm(), driver.DepthFull)
+		return r.e.observe(ctx, r.name, want, driver.DepthFull)
 	}
 	return obs
 }
@@ -247,7 +247,7 @@ func (r *run) rounds(ctx context.Context, want Desired) error {
 			r.result.Gone = true
 			return failed
 		}
-		obs = r.e.cfg.Ports.Observer.Observe(calmly, r.name, want.vm(), driver.DepthFull)
+		obs = r.e.observe(calmly, r.name, want, driver.DepthFull)
 		if startsManifest(act.did) {
 			noteUnmet(want.Machine, &obs)
 		}
@@ -273,7 +273,8 @@ func (r *run) overtaken(ctx context.Context, want *Desired) (bool, error) {
 	}
 	is, was := now.Machine, want.Machine
 	same := is.Generation == was.Generation && is.Digest == was.Digest && is.Owner == was.Owner &&
-		reflect.DeepEqual(is.Hold, was.Hold) && reflect.DeepEqual(is.Restore, was.Restore) && reflect.DeepEqual(is.Deleting, was.Deleting)
+		reflect.DeepEqual(is.Hold, was.Hold) && reflect.DeepEqual(is.Restore, was.Restore) && reflect.DeepEqual(is.Deleting, was.Deleting) &&
+		len(is.Recreate) == len(was.Recreate) && maps.EqualFunc(now.Images, want.Images, sameImage)
 	if same {
 		return false, nil
 	}
@@ -281,6 +282,7 @@ func (r *run) overtaken(ctx context.Context, want *Desired) (bool, error) {
 	// What this convergence has counted itself stays.
 	m := fresh.Machine
 	m.UID, m.Starts, m.Restarts, m.StartedGeneration, m.Unmet = was.UID, was.Starts, was.Restarts, was.StartedGeneration, was.Unmet
+	m.StartedDisks = was.StartedDisks
 	m.LastTermination = was.LastTermination
 	if m.Generation == was.Generation {
 		m.Failures, m.NotBefore = was.Failures, was.NotBefore
@@ -293,6 +295,9 @@ func (r *run) overtaken(ctx context.Context, want *Desired) (bool, error) {
 func (r *run) await(ctx context.Context, w Wait, pause time.Duration) error {
 	// Nobody who follows the journal has to wait for the guest, too.
 	r.flush(ctx)
+	if len(w.Images) > 0 {
+		return r.pull(ctx, w)
+	}
 	r.e.tell(Event{Machine: r.name, Step: "wait", Message: "waiting for " + w.For})
 	left := longestWait
 	if !w.Until.IsZero() {

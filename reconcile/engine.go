@@ -118,7 +118,10 @@ func (e *Engine) desired(ctx context.Context, name string) (Desired, error) {
 		if want.Machine, err = tx.Machine(name); err != nil {
 			return err
 		}
-		want.Snapshots, err = tx.SnapshotsOf(name)
+		if want.Snapshots, err = tx.SnapshotsOf(name); err != nil {
+			return err
+		}
+		want.Images, err = imagesOf(tx, want.Machine)
 		return err
 	})
 	return want, err
@@ -143,7 +146,11 @@ func (e *Engine) desiredAll(ctx context.Context, names []string) ([]Desired, err
 		}
 		all = make([]Desired, 0, len(machines))
 		for _, m := range machines {
-			all = append(all, Desired{Machine: m, Snapshots: of[m.Object.Metadata.Name]})
+			images, err := imagesOf(tx, m)
+			if err != nil {
+				return err
+			}
+			all = append(all, Desired{Machine: m, Snapshots: of[m.Object.Metadata.Name], Images: images})
 		}
 		return nil
 	})
@@ -191,7 +198,7 @@ func (e *Engine) Views(ctx context.Context, names []string, depth driver.Depth) 
 func (e *Engine) look(ctx context.Context, want Desired, depth driver.Depth, watched bool) View {
 	name := want.Machine.Object.Metadata.Name
 	opt := e.options(Options{Supervise: watched})
-	obs := e.cfg.Ports.Observer.Observe(ctx, name, want.vm(), depth)
+	obs := e.observe(ctx, name, want, depth)
 	now := e.cfg.Now()
 	opt.brief = depth == driver.DepthBrief
 	plan := PlanMachine(want, obs, opt, now)

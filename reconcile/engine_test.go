@@ -72,7 +72,10 @@ func order(o *manifest.Object) string {
 	if o.VM != nil {
 		return "0" + o.VM.Metadata.Name
 	}
-	return "1" + o.Snapshot.Metadata.Name
+	if o.Snapshot != nil {
+		return "1" + o.Snapshot.Metadata.Name
+	}
+	return "2" + o.Image.Metadata.Name
 }
 
 func (w *world) apply(opt ApplyOptions, objects ...any) Report {

@@ -19,6 +19,8 @@ var (
 	ErrImmutable = errors.New("the spec cannot be changed")
 	// ErrExists is a name that is taken.
 	ErrExists = errors.New("the object exists already")
+	// ErrInUse is an object that others need.
+	ErrInUse = errors.New("the object is in use")
 	// ErrPruneGuard is a prune that would delete more than it may.
 	ErrPruneGuard = errors.New("refused to prune")
 	// ErrNotConfirmed is a step that was done without error but not observed.

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -22,6 +23,8 @@ type execution struct {
 	first int
 	// broke is why a step failed; nil when none did.
 	broke error
+	// aside are where disks were moved to, by disk name.
+	aside map[string]string
 }
 
 // all executes steps in order until one fails or ctx is cancelled.
@@ -88,7 +91,9 @@ func (x *execution) do(ctx context.Context, s Step) error {
 		}
 		return err
 	case StepCreateDisk:
-		return ports.Storage.CreateDisk(ctx, x.want.vm(), s.Disk)
+		return x.createDisk(ctx, s)
+	case StepSetAside:
+		return x.setAside(ctx, s)
 	case StepStart:
 		return x.start(ctx, s)
 	case StepPowerdown, StepQuit, StepKill:
@@ -140,6 +145,38 @@ func (x *execution) recordEnd(ctx context.Context) error {
 	}
 	note(x.want.Machine)
 	return x.run.e.cfg.Ports.Records.ClearRun(ctx, x.run.name)
+}
+
+// createDisk makes a disk, and ends the word that it shall be made anew.
+func (x *execution) createDisk(ctx context.Context, s Step) error {
+	ports := x.run.e.cfg.Ports
+	var err error
+	if s.Image == "" {
+		err = ports.Storage.CreateDisk(ctx, x.want.vm(), s.Disk)
+	} else {
+		err = ports.Overlays.CreateOverlay(ctx, x.want.vm(), s.Disk, x.obs.Images[s.Image])
+	}
+	if _, said := x.want.Machine.Recreate[s.Disk]; err != nil || !said {
+		return err
+	}
+	note := func(m *state.Machine) {
+		m.Recreate = maps.Clone(m.Recreate)
+		delete(m.Recreate, s.Disk)
+	}
+	note(x.want.Machine)
+	return x.run.update(context.WithoutCancel(ctx), note)
+}
+
+// setAside moves a disk away, and keeps in mind where to.
+func (x *execution) setAside(ctx context.Context, s Step) error {
+	at, err := x.run.e.cfg.Ports.Overlays.SetAside(ctx, x.want.vm(), s.Disk)
+	if err == nil {
+		if x.aside == nil {
+			x.aside = map[string]string{}
+		}
+		x.aside[s.Disk] = at
+	}
+	return err
 }
 
 func (x *execution) start(ctx context.Context, s Step) error {

@@ -74,6 +74,7 @@ var fieldTable = []Field{
 	{Path: "spec.boot.kernel.cmdline", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.disks[].name", Class: ClassRestart, Seen: SeenQMP},
 	{Path: "spec.disks[].size", Class: ClassDataLoss, Seen: SeenImage},
+	{Path: "spec.disks[].image", Class: ClassDataLoss, Seen: SeenImage},
 	{Path: "spec.disks[].file", Class: ClassRestart, Seen: SeenQMP, live: liveDiskFile},
 	{Path: "spec.disks[].format", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.disks[].bus", Class: ClassRestart, Seen: SeenLaunch},

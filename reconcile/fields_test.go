@@ -74,7 +74,7 @@ func TestFields_classes_areAsPromised(t *testing.T) {
 			want = ClassMetadata
 		case f.Path == "spec.powerState":
 			want = ClassLive
-		case f.Path == "spec.disks[].size":
+		case f.Path == "spec.disks[].size", f.Path == "spec.disks[].image":
 			want = ClassDataLoss
 		case strings.HasPrefix(f.Path, "spec.shutdown."), strings.HasPrefix(f.Path, "spec.readiness."), strings.HasPrefix(f.Path, "spec.onDelete."),
 			strings.HasPrefix(f.Path, "spec.snapshots."), f.Path == "spec.restartPolicy":

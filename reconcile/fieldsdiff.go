@@ -204,7 +204,7 @@ func itemPath(l leaf) string {
 // describeItem says in a few words what an item is.
 func describeItem(m map[string]leaf, path string) string {
 	var words []string
-	for _, key := range []string{".size", ".file", ".driver", ".model", ".format", ".media"} {
+	for _, key := range []string{".size", ".image", ".file", ".driver", ".model", ".format", ".media"} {
 		if l, ok := m[path+key]; ok {
 			words = append(words, l.value)
 		}

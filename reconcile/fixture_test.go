@@ -63,7 +63,7 @@ func (s *scene) up() *scene {
 	s.obs.Identity.UID = testUID
 	s.want.Machine.UID = testUID
 	for _, d := range s.want.Machine.Object.Spec.Disks {
-		if d.Size != 0 {
+		if d.Size != 0 || d.Image != "" {
 			s.createDisk(d.Name)
 		} else {
 			s.obs.Files[d.Name] = driver.DiskFile{Path: d.File, Exists: true}
@@ -133,7 +133,7 @@ func summary(p Plan) string {
 		for _, w := range []struct {
 			on   bool
 			word string
-		}{{p.Wait.Exit, "exit"}, {p.Wait.Job, "job"}, {p.Wait.Ready, "ready"}} {
+		}{{p.Wait.Exit, "exit"}, {p.Wait.Job, "job"}, {p.Wait.Ready, "ready"}, {len(p.Wait.Images) > 0, "images"}} {
 			if w.on {
 				text += "," + w.word
 			}

@@ -45,7 +45,7 @@ func Phases() []Phase {
 // ConditionTypes are the types of a machine's conditions.
 func ConditionTypes() []string {
 	return []string{
-		ConditionReady, ConditionReconciling, ConditionStalled, ConditionRestartRequired, ConditionDrifted,
+		ConditionReady, ConditionReconciling, ConditionStalled, ConditionRestartRequired, ConditionRecreateRequired, ConditionDrifted,
 		ConditionHeld, ConditionManifestInvalid, ConditionIOError, ConditionUnresponsive,
 	}
 }

@@ -78,6 +78,8 @@ func (s Step) event(ended *driver.Ended) (kind, reason string) {
 		return state.EventNormal, state.EventIdentity
 	case StepCreateDisk:
 		return state.EventNormal, state.EventDiskCreated
+	case StepSetAside:
+		return state.EventNormal, state.EventDiskSetAside
 	case StepStart:
 		return state.EventNormal, state.EventStarted
 	case StepPowerdown:
@@ -186,6 +188,7 @@ func (r *run) news(before []state.Condition) []state.Event {
 		counts                  bool
 	}{
 		{ConditionRestartRequired, state.EventNormal, state.EventRestartRequired, owed},
+		{ConditionRecreateRequired, state.EventNormal, state.EventRecreateRequired, owed},
 		{ConditionDrifted, state.EventWarning, state.EventDrifted, owed},
 		{ConditionManifestInvalid, state.EventWarning, state.EventManifestInvalid, true},
 	} {
@@ -242,6 +245,10 @@ func (e *Engine) changeEvents(before, after *state.Machine) []state.Event {
 func (a *admission) events(e *Engine) map[string][]state.Event {
 	out := make(map[string][]state.Event)
 	for _, o := range a.objects {
+		if o.Object.Kind == manifest.KindImage {
+			a.imageEvents(e, o, out)
+			continue
+		}
 		vm, generation, what := o.Object.Name, int64(0), ""
 		if o.Object.Kind == manifest.KindSnapshot {
 			vm, what = a.snapshots[o.Object.Name].Object.Spec.VirtualMachine, "snapshot "+o.Object.Name+" "
@@ -266,6 +273,18 @@ func (a *admission) events(e *Engine) map[string][]state.Event {
 		}
 	}
 	return out
+}
+
+// imageEvents tell the machines that have disks of an image what became of it.
+func (a *admission) imageEvents(e *Engine, o ObjectChange, out map[string][]state.Event) {
+	if o.Action != ActionConfigured {
+		return
+	}
+	for name, m := range a.machines {
+		if usesImage(m, o.Object.Name) {
+			out[name] = append(out[name], e.event(name, m.Generation, state.EventNormal, state.EventConfigured, "image "+o.Object.Name+" changed"))
+		}
+	}
 }
 
 // configuredWords name the fields that a manifest changed.

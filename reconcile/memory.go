@@ -175,7 +175,8 @@ func (m *memory) settled() {
 	}
 }
 
-// overlay is a transaction with kept records over it.
+// overlay is a transaction with kept records over it. Image objects are never kept:
+// only who takes manifests writes them, and what is wanted has to last.
 type overlay struct {
 	Tx
 	machines  map[string]kept[state.Machine]

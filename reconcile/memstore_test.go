@@ -23,6 +23,7 @@ type memStore struct {
 	mu       sync.Mutex
 	machines map[string][]byte
 	snaps    map[string][]byte
+	images   map[string][]byte
 	// updates counts writing transactions.
 	updates int
 	// fail makes writing fail.
@@ -30,11 +31,11 @@ type memStore struct {
 }
 
 func newMemStore() *memStore {
-	return &memStore{machines: map[string][]byte{}, snaps: map[string][]byte{}}
+	return &memStore{machines: map[string][]byte{}, snaps: map[string][]byte{}, images: map[string][]byte{}}
 }
 
 // memTx is one transaction: a copy that is put back when it succeeds.
-type memTx struct{ machines, snaps map[string][]byte }
+type memTx struct{ machines, snaps, images map[string][]byte }
 
 func (s *memStore) View(ctx context.Context, do func(Tx) error) error {
 	if s.turns != nil {
@@ -42,7 +43,7 @@ func (s *memStore) View(ctx context.Context, do func(Tx) error) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return do(&memTx{maps.Clone(s.machines), maps.Clone(s.snaps)})
+	return do(&memTx{maps.Clone(s.machines), maps.Clone(s.snaps), maps.Clone(s.images)})
 }
 
 // about is what a transaction begins with reading, in words. It finds nothing.
@@ -72,7 +73,7 @@ func (s *memStore) Update(ctx context.Context, do func(Tx) error) error {
 	s.turns.wait(ctx, "update")
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	tx := &memTx{maps.Clone(s.machines), maps.Clone(s.snaps)}
+	tx := &memTx{maps.Clone(s.machines), maps.Clone(s.snaps), maps.Clone(s.images)}
 	if err := do(tx); err != nil {
 		return err
 	}
@@ -82,7 +83,7 @@ func (s *memStore) Update(ctx context.Context, do func(Tx) error) error {
 		return s.fail
 	}
 	s.updates++
-	s.machines, s.snaps = tx.machines, tx.snaps
+	s.machines, s.snaps, s.images = tx.machines, tx.snaps, tx.images
 	return nil
 }
 
@@ -151,5 +152,23 @@ func (tx *memTx) PutSnapshot(s *state.Snapshot) (err error) {
 
 func (tx *memTx) DeleteSnapshot(name string) error {
 	delete(tx.snaps, name)
+	return nil
+}
+
+func (tx *memTx) Image(name string) (*state.Image, error) {
+	return fromJSON[state.Image](tx.images[name])
+}
+
+func (tx *memTx) Images() ([]*state.Image, error) {
+	return listJSON(tx.images, func(*state.Image) bool { return true })
+}
+
+func (tx *memTx) PutImage(i *state.Image) (err error) {
+	tx.images[i.Object.Metadata.Name], err = json.Marshal(i)
+	return err
+}
+
+func (tx *memTx) DeleteImage(name string) error {
+	delete(tx.images, name)
 	return nil
 }

@@ -33,6 +33,7 @@ func newModel(want Desired, obs driver.Observed, now time.Time, bootID string) *
 	if m.obs.Snapshots == nil {
 		m.obs.Snapshots = map[string]driver.SnapshotState{}
 	}
+	m.obs.Images = maps.Clone(obs.Images)
 	if obs.Guest != nil {
 		g := *obs.Guest
 		g.Jobs = slices.Clone(g.Jobs)
@@ -60,6 +61,8 @@ func (m *model) doHost(s Step) {
 		m.identify()
 	case StepCreateDisk:
 		m.createDisk(s.Disk)
+	case StepSetAside:
+		delete(m.obs.Files, s.Disk)
 	case StepStart:
 		m.start(s.Paused)
 		m.startFrom(s)
@@ -128,7 +131,10 @@ func (m *model) doRecord(s Step) {
 		m.want = Desired{}
 	case StepEndHold:
 		rec.Hold = nil
-	case StepRecordEnd, StepCreateDisk, StepPowerdown, StepQuit, StepKill, StepPause, StepResume, StepClearIntent, StepDeleteSnapshot, StepLoadSnapshot:
+	case StepCreateDisk:
+		rec.Recreate = maps.Clone(rec.Recreate)
+		delete(rec.Recreate, s.Disk)
+	case StepRecordEnd, StepSetAside, StepPowerdown, StepQuit, StepKill, StepPause, StepResume, StepClearIntent, StepDeleteSnapshot, StepLoadSnapshot:
 	}
 }
 
@@ -146,6 +152,8 @@ func (m *model) pass(p Plan) {
 // since QEMU does not say what it is doing.
 func (m *model) elapse(w Wait) bool {
 	switch {
+	case len(w.Images) > 0:
+		m.pull(w.Images)
 	case m.obs.Guest == nil && (w.Job || w.Ready):
 		return false
 	case !w.Job && !w.Ready && !w.Exit:
@@ -211,9 +219,30 @@ func (m *model) identify() {
 
 func (m *model) createDisk(name string) {
 	for _, d := range m.want.Machine.Object.Spec.Disks {
-		if d.Name == name {
-			m.obs.Files[name] = driver.DiskFile{Path: name + ".qcow2", Exists: true, Size: d.Size.Bytes(), Format: string(manifest.FormatQcow2)}
+		if d.Name != name {
+			continue
 		}
+		f := driver.DiskFile{Path: name + ".qcow2", Exists: true, Size: d.Size.Bytes(), Format: string(manifest.FormatQcow2)}
+		if image := m.obs.Images[d.Image]; d.Image != "" {
+			f.Image, f.Size = image.Digest, max(f.Size, image.Size)
+		}
+		m.obs.Files[name] = f
+	}
+}
+
+// pull makes images present, and whole again what reads from them.
+func (m *model) pull(names []string) {
+	for _, name := range names {
+		state := m.obs.Images[name]
+		state.Present, state.Pull, state.Failed = true, nil, ""
+		if state.Digest == "" {
+			state.Digest = "sha256:forecast-" + name
+		}
+		m.obs.Images[name] = state
+	}
+	for name, f := range m.obs.Files {
+		f.Lost = false
+		m.obs.Files[name] = f
 	}
 }
 

@@ -82,7 +82,7 @@ func snapshotExists(name, vm string) error {
 // newSnapshot is the record of a snapshot to take; its method follows from
 // whether the machine runs.
 func (e *Engine) newSnapshot(ctx context.Context, want Desired, req SnapshotRequest) (*state.Snapshot, error) {
-	obs := e.cfg.Ports.Observer.Observe(ctx, req.VM, want.vm(), driver.DepthFull)
+	obs := e.observe(ctx, req.VM, want, driver.DepthFull)
 	if _, exists := obs.Snapshots[req.Name]; exists {
 		return nil, snapshotExists(req.Name, req.VM)
 	}
@@ -148,7 +148,7 @@ func (e *Engine) DeleteSnapshot(ctx context.Context, vm, name string, opt Option
 		return failed, err
 	}
 	if want.snapshot(name) == nil {
-		obs := e.cfg.Ports.Observer.Observe(ctx, vm, want.vm(), driver.DepthFull)
+		obs := e.observe(ctx, vm, want, driver.DepthFull)
 		if _, exists := obs.Snapshots[name]; !exists {
 			return failed, &Error{Object: "snap/" + name, Op: "delete", Err: ErrNotFound, Detail: "of vm/" + vm, Hint: "see maqet snapshot list " + vm}
 		}

@@ -100,7 +100,17 @@ func (p *planner) converge() {
 		owed[i].Pending = !p.opt.AllowRestart
 	}
 	p.plan.Changes = append(append(p.plan.Changes, owed...), sizes...)
-	if len(owed) > 0 && p.opt.AllowRestart {
+	images := p.imageChanges()
+	p.showImages(images)
+	said := anew(images)
+	switch {
+	case len(said) == 0 && (len(owed) == 0 || !p.opt.AllowRestart):
+	case !p.ready(append(p.missingDisks(), disksOf(said)...)):
+		// The guest runs on until all is here that it needs to come up again.
+	case len(said) > 0:
+		p.stop(driver.IntentRestart, "disk "+said[0].disk.Name+" is made anew, as was said")
+		return
+	default:
 		p.stop(driver.IntentRestart, fmt.Sprintf("%s needs a restart, which is allowed", owed[0].Path))
 		return
 	}

@@ -30,8 +30,13 @@ func (p *planner) absent() {
 	sizes, problems := sizeChanges(p.spec, &p.obs)
 	p.plan.Changes = append(p.plan.Changes, sizes...)
 	p.plan.Problems = append(p.plan.Problems, problems...)
-	if p.power != manifest.PowerStopped && !p.opt.Stop && p.mayStart() {
-		p.start()
+	images := p.imageChanges()
+	p.showImages(images)
+	switch {
+	case p.power != manifest.PowerStopped && !p.opt.Stop && p.mayStart():
+		p.start(anew(images))
+	case p.plan.Wait == nil && p.ready(disksOf(anew(images))):
+		p.recreate(anew(images))
 	}
 	p.snapshots()
 }
@@ -77,8 +82,8 @@ func terminationOf(rec *state.Machine, obs *driver.Observed) *state.Termination 
 	return t
 }
 
-// start plans a start, or says what it lacks.
-func (p *planner) start() {
+// start plans a start, or says what it lacks. Some disks are made anew first.
+func (p *planner) start(anew []imageChange) {
 	paused := p.power == manifest.PowerPaused
 	t := lastTermination(p.rec, &p.obs)
 	p.change(Change{
@@ -92,14 +97,16 @@ func (p *planner) start() {
 		return
 	}
 	creates, ok := p.disksToCreate()
-	if !ok {
+	again, readable := p.lost()
+	if !ok || !readable || !p.ready(slices.Concat(creates, again, disksOf(anew))) {
 		return
 	}
 	if why := p.identityLacks(); why != "" {
 		p.step(Step{Kind: StepIdentity, Why: why})
 	}
+	p.recreate(anew)
 	for _, d := range creates {
-		p.step(Step{Kind: StepCreateDisk, Disk: d.Name, Why: "an empty disk of " + d.Size.String()})
+		p.create(d)
 	}
 	p.step(Step{Kind: StepStart, Paused: paused, Why: p.startWords(t)})
 }
@@ -116,10 +123,12 @@ func (p *planner) disksToCreate() (creates []manifest.Disk, ok bool) {
 			p.problem(ReasonDiskUnknown, fmt.Sprintf("disk %s could not be looked at: %s", d.Name, f.Err),
 				"see whether "+cmp.Or(f.Path, d.File)+" can be read and has the format that the manifest says")
 		case f.Exists:
-		case d.Size == 0:
+		case d.Size == 0 && d.Image == "":
 			ok = false
 			p.problem(ReasonDiskMissing, fmt.Sprintf("disk %s: there is no file %s", d.Name, d.File),
 				"make the file or correct spec.disks["+d.Name+"].file")
+		case p.replaced(d):
+			creates = append(creates, d)
 		case p.ran() || slices.Contains(p.rec.StartedDisks, d.Name):
 			// An empty disk in its place would boot a guest without its data.
 			ok = false

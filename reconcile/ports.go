@@ -81,4 +81,6 @@ type Ports struct {
 	Records   Records
 	Storage   Storage
 	Snapshots Snapshots
+	Images    Images
+	Overlays  Overlays
 }

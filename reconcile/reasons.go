@@ -2,15 +2,16 @@ package reconcile
 
 // The types of conditions.
 const (
-	ConditionReady           = "Ready"
-	ConditionReconciling     = "Reconciling"
-	ConditionStalled         = "Stalled"
-	ConditionRestartRequired = "RestartRequired"
-	ConditionDrifted         = "Drifted"
-	ConditionHeld            = "Held"
-	ConditionManifestInvalid = "ManifestInvalid"
-	ConditionIOError         = "IOError"
-	ConditionUnresponsive    = "Unresponsive"
+	ConditionReady            = "Ready"
+	ConditionReconciling      = "Reconciling"
+	ConditionStalled          = "Stalled"
+	ConditionRestartRequired  = "RestartRequired"
+	ConditionRecreateRequired = "RecreateRequired"
+	ConditionDrifted          = "Drifted"
+	ConditionHeld             = "Held"
+	ConditionManifestInvalid  = "ManifestInvalid"
+	ConditionIOError          = "IOError"
+	ConditionUnresponsive     = "Unresponsive"
 )
 
 // The reasons of problems, besides those of package driver.
@@ -35,6 +36,21 @@ const (
 	ReasonDiskUnknown = "DiskUnknown"
 	// ReasonDiskSize is an image of another size than the manifest's.
 	ReasonDiskSize = "DiskSize"
+	// ReasonDiskTooSmall is a disk that would be smaller than the image it is made of.
+	ReasonDiskTooSmall = "DiskTooSmall"
+	// ReasonImageMissing is a disk of an image that no object names.
+	ReasonImageMissing = "ImageMissing"
+	// ReasonImageUnusable is an image that cannot be used or looked at.
+	ReasonImageUnusable = "ImageUnusable"
+	// ReasonImageLost is a disk whose image is gone, without which it cannot be read.
+	ReasonImageLost = "ImageLost"
+	// ReasonImagePending is a machine whose image nobody fetches yet. It is no
+	// problem, like the next two.
+	ReasonImagePending = "ImagePending"
+	// ReasonImagePulling is a machine whose image is being fetched.
+	ReasonImagePulling = "ImagePulling"
+	// ReasonImagePullFailed is a machine whose image could not be fetched so far.
+	ReasonImagePullFailed = "ImagePullFailed"
 	// ReasonSnapshotPending is a snapshot that cannot be taken now.
 	ReasonSnapshotPending = "SnapshotPending"
 	// ReasonSnapshotFailed is a snapshot that could not be taken.

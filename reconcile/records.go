@@ -19,6 +19,8 @@ func started(m *state.Machine, uid string) {
 	for _, d := range m.Object.Spec.Disks {
 		m.StartedDisks = append(m.StartedDisks, d.Name)
 	}
+	// What was to be made anew was made before.
+	m.Recreate = nil
 	if uid != "" {
 		m.UID = uid
 	}
@@ -59,6 +61,7 @@ func copyDesired(want Desired) Desired {
 		c := *s
 		out.Snapshots = append(out.Snapshots, &c)
 	}
+	out.Images = want.Images // They are only read.
 	return out
 }
 

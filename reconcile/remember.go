@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"maps"
 	"slices"
 
 	"github.com/maqet/maqet/state"
@@ -34,12 +35,26 @@ func (r *run) remember(ctx context.Context, want Desired) error {
 			m.StartedGeneration, m.LastTermination, m.Unmet = after.StartedGeneration, after.LastTermination, after.Unmet
 			m.Failures, m.NotBefore = after.Failures, after.NotBefore
 		}
+		if before.Starts != after.Starts {
+			m.StartedDisks = after.StartedDisks
+			overRecreations(m, before)
+		}
 	})
 	if err == nil {
 		// What could not be remembered would be news again at the next look.
 		r.events = append(r.events, news...)
 	}
 	return err
+}
+
+// overRecreations ends the words that a start has seen through. One that came
+// since is left alone.
+func overRecreations(m, before *state.Machine) {
+	m.Recreate = maps.Clone(m.Recreate)
+	maps.DeleteFunc(m.Recreate, func(disk string, w state.Recreation) bool {
+		old, said := before.Recreate[disk]
+		return said && old.From == w.From && old.To == w.To && old.Since.Equal(w.Since)
+	})
 }
 
 // update changes the machine's record, if there is one still.

@@ -15,6 +15,10 @@ type Event struct {
 	Machine string `json:"machine"`
 	// Step is the kind of a step, or "wait" or "ready".
 	Step string `json:"step"`
+	// Image is the Image object that is fetched, Transfer how far that is; empty for
+	// anything else.
+	Image    string           `json:"image,omitempty"`
+	Transfer *driver.Transfer `json:"transfer,omitempty"`
 	// Message is for people: "started, pid 4711".
 	Message string `json:"message"`
 	// Err is why a step failed.
@@ -88,6 +92,8 @@ type ApplyOptions struct {
 	Prune, PruneAll bool
 	// MaxDeletions bounds how many machines one prune may delete; 0 is no bound.
 	MaxDeletions int
+	// Recreate are disks to make anew of what the manifests name now.
+	Recreate []DiskName
 	// DryRun changes nothing: the report has the forecast.
 	DryRun bool
 	// Wait waits until every running machine is Ready, too.
@@ -97,6 +103,9 @@ type ApplyOptions struct {
 	// Options are for each machine.
 	Options Options
 }
+
+// DiskName is a disk of a machine.
+type DiskName struct{ Machine, Disk string }
 
 // Report is what came of an apply. Failed to Interrupted tell the exit code.
 type Report struct {

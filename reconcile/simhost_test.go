@@ -45,6 +45,7 @@ type simHost struct {
 	cutOff func()
 	// silent machines do not answer; hung ones take a look's whole time for it.
 	silent, hung map[string]bool
+	images       *simImages
 	// slow ones answer, but take a while.
 	slow map[string]bool
 }
@@ -56,16 +57,18 @@ type simMachine struct {
 }
 
 func newSimHost() *simHost {
-	return &simHost{
+	h := &simHost{
 		itself:   named(context.Background(), "host"),
 		machines: map[string]*simMachine{}, locks: map[string]chan struct{}{}, locked: map[string]bool{},
 		fail: map[string]error{}, deaf: map[string]bool{}, deafQEMU: map[string]bool{}, silent: map[string]bool{}, hung: map[string]bool{}, slow: map[string]bool{},
 		startTakes: 20 * time.Millisecond, powerOffTakes: 2 * time.Second, jobTakes: 3 * time.Second,
 	}
+	h.images = newSimImages(h)
+	return h
 }
 
 func (h *simHost) ports() Ports {
-	return Ports{Locker: h, Observer: h, Power: h, Records: h, Storage: h, Snapshots: h}
+	return Ports{Locker: h, Observer: h, Power: h, Records: h, Storage: h, Snapshots: h, Images: h.images, Overlays: h}
 }
 
 // machine is the machine of that name. The host's mutex is held.

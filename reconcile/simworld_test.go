@@ -29,6 +29,8 @@ type simWorld struct {
 	// files are the folder's, by name; gone is true while the folder is not there.
 	files map[string]*simFile
 	gone  bool
+	// images are those of the folder, in a file that is always good.
+	images []*manifest.Image
 	// changes tells the controller of the folder.
 	changes chan struct{}
 	opt     ApplyOptions
@@ -125,6 +127,13 @@ func (w *simWorld) load(ctx context.Context) (*manifest.Set, error) {
 		return nil, err
 	}
 	set.Objects, faults = append(set.Objects, snaps...), append(faults, more...)
+	for _, i := range w.images {
+		o, err := manifest.NewObject(i.DeepCopy())
+		if err != nil {
+			return nil, err
+		}
+		set.Objects = append(set.Objects, o)
+	}
 	if len(faults) > 0 {
 		return set, faults
 	}

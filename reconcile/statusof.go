@@ -22,6 +22,9 @@ func StatusOf(want Desired, obs driver.Observed, plan Plan, now time.Time) Statu
 func statusOf(want Desired, obs driver.Observed, plan Plan, opt Options, now time.Time) Status {
 	s := Status{PID: obs.PID, StartedAt: obs.StartedAt, Cgroup: obs.Cgroup}
 	s.Phase, s.Reason = phaseOf(want.Machine, &obs, opt, now)
+	if s.Phase == PhasePending {
+		s.Reason = cmp.Or(pulling(&obs, plan.Wait), s.Reason)
+	}
 	rec := want.Machine
 	s.UID = machineUID(rec, &obs)
 	if rec != nil {
@@ -179,6 +182,9 @@ func conditionsOf(want Desired, obs *driver.Observed, plan Plan, s Status, opt O
 	if owed := changePaths(plan, func(c Change) bool { return c.Pending && c.Class == ClassRestart && !isSizePath(c.Path) }); owed != "" {
 		add(ConditionRestartRequired, "ChangesPending", owed+": apply with --allow-restart, or restart it")
 	}
+	if lost := changePaths(plan, func(c Change) bool { return c.Pending && isImagePath(c.Path) }); lost != "" {
+		add(ConditionRecreateRequired, "ImageChanged", lost+": the disk was made of another image, and is kept as it is until apply is told --recreate-disk")
+	}
 	if drift := changePaths(plan, func(c Change) bool { return c.Drift }); drift != "" {
 		add(ConditionDrifted, "MachineChanged", drift)
 	}
@@ -199,6 +205,11 @@ func conditionsOf(want Desired, obs *driver.Observed, plan Plan, s Status, opt O
 		before = want.Machine.Conditions
 	}
 	return mergeConditions(before, out, s.ObservedGeneration, now)
+}
+
+// isImagePath tells a change that costs a disk.
+func isImagePath(path string) bool {
+	return strings.HasPrefix(path, "spec.disks[") && strings.HasSuffix(path, ".image")
 }
 
 // isSizePath tells a change that no restart brings about.

@@ -25,10 +25,20 @@ type SnapshotTx interface {
 	DeleteSnapshot(name string) error
 }
 
+// ImageTx reads and writes Image objects within one transaction.
+type ImageTx interface {
+	// Image is nil without an error for a name that is not remembered.
+	Image(name string) (*state.Image, error)
+	Images() ([]*state.Image, error)
+	PutImage(i *state.Image) error
+	DeleteImage(name string) error
+}
+
 // Tx is one transaction of a Store.
 type Tx interface {
 	MachineTx
 	SnapshotTx
+	ImageTx
 }
 
 // Store remembers objects in short transactions.

@@ -70,6 +70,12 @@ func (a *admission) report() SyncReport {
 	for name := range a.putSnapshots {
 		changed[a.snapshots[name].Object.Spec.VirtualMachine] = true
 	}
+	for image := range a.putImages {
+		for name, m := range a.machines {
+			changed[name] = changed[name] || usesImage(m, image)
+		}
+	}
+	maps.DeleteFunc(changed, func(_ string, yes bool) bool { return !yes })
 	r.Machines = slices.Sorted(maps.Keys(changed))
 	for _, o := range a.objects {
 		if o.Action == ActionLeft {

@@ -47,8 +47,10 @@ const (
 	StepRecordEnd StepKind = "record-end"
 	// StepIdentity writes or extends the machine's identity.
 	StepIdentity StepKind = "identity"
-	// StepCreateDisk makes an empty image that does not exist.
+	// StepCreateDisk makes a disk that does not exist: an empty one, or one of an image.
 	StepCreateDisk StepKind = "create-disk"
+	// StepSetAside moves a disk that is to be made anew to the kept ones.
+	StepSetAside StepKind = "set-aside-disk"
 	// StepStart starts QEMU.
 	StepStart StepKind = "start"
 	// StepPowerdown asks the guest to end.
@@ -96,9 +98,14 @@ const (
 // Step is one thing to do now.
 type Step struct {
 	Kind StepKind `json:"kind"`
-	// Disk is the disk of StepCreateDisk, Snapshot the tag of the snapshot steps. A
-	// StepStart with a tag starts the machine as that snapshot's record says.
-	Disk     string `json:"disk,omitempty"`
+	// Disk is the disk of StepCreateDisk and StepSetAside, Snapshot the tag of the
+	// snapshot steps. A StepStart with a tag starts the machine as that snapshot's
+	// record says.
+	Disk string `json:"disk,omitempty"`
+	// Image is the Image object that StepCreateDisk makes the disk of, Digest the
+	// image that it is of then, or that the disk of StepSetAside was of.
+	Image    string `json:"image,omitempty"`
+	Digest   string `json:"digest,omitempty"`
 	Snapshot string `json:"snapshot,omitempty"`
 	// Slot is the time that a schedule named for StepScheduleSnapshot.
 	Slot time.Time `json:"slot,omitzero"`
@@ -128,6 +135,9 @@ type Wait struct {
 	Exit  bool `json:"exit,omitempty"`
 	Job   bool `json:"job,omitempty"`
 	Ready bool `json:"ready,omitempty"`
+	// Images are the Image objects that have to be fetched first. Nobody else does
+	// that: whoever waits fetches them.
+	Images []string `json:"images,omitempty"`
 }
 
 // Problem is why a machine cannot be brought to what it should be.
@@ -162,11 +172,13 @@ func (p Plan) Empty() bool {
 // permission, a person or an event that maqet does not cause.
 func (p Plan) Settled() bool { return len(p.Steps) == 0 && p.Wait == nil }
 
-// Desired is what one machine should be: its record and the Snapshot objects
-// that name it.
+// Desired is what one machine should be: its record, the Snapshot objects that
+// name it, and the Image objects that its disks name.
 type Desired struct {
 	Machine   *state.Machine
 	Snapshots []*state.Snapshot
+	// Images are by name. One that is not remembered is not in it.
+	Images map[string]*state.Image
 }
 
 // Options are what the person or controller permits.

@@ -134,7 +134,7 @@ func damageWarnings(damage []error) []error {
 // the record is written anew or deleted.
 func (c *contents) quarantine(now time.Time, file string) error {
 	for _, at := range c.lost {
-		if at.bucket != bucketMachines && at.bucket != bucketSnapshots {
+		if at.bucket != bucketMachines && at.bucket != bucketSnapshots && at.bucket != bucketImages {
 			continue
 		}
 		note, err := seal(quarantined(at), quarantine{Found: now, File: file})
@@ -242,6 +242,8 @@ func understood(at place, envelope []byte) error {
 		return unseal(at, envelope, new(Machine))
 	case bucketSnapshots:
 		return unseal(at, envelope, new(Snapshot))
+	case bucketImages:
+		return unseal(at, envelope, new(Image))
 	default:
 		return nil
 	}

@@ -78,6 +78,7 @@ func machine(name string) *state.Machine {
 		Hold:     &state.Hold{PowerState: manifest.PowerStopped, Who: "ann", Why: "repair", Since: at, Generation: 3},
 		Deleting: &state.Deletion{Since: at, Who: "bob", DeleteDisks: true, Prune: true},
 		Restarts: 2, Starts: 5,
+		Recreate:        map[string]state.Recreation{"root": {From: "sha256:aa", To: "sha256:bb", Since: at, Who: "ann"}},
 		LastTermination: &state.Termination{Cause: ending.Crash, At: at, Boot: "b", Exit: "signal 6", LastLine: "qemu: \"oh\"", Generation: 2},
 		Conditions:      []state.Condition{{Type: "Ready", Status: "False", Reason: "Stopped", LastTransitionTime: at, ObservedGeneration: 3}},
 	}
@@ -92,6 +93,17 @@ func snapshot(name, vm string) *state.Snapshot {
 			Spec:     manifest.SnapshotSpec{VirtualMachine: vm, Method: manifest.SnapshotDisk, Deadline: manifest.DefaultSnapshotDeadline},
 		},
 		Owner: "/srv/vms", Generation: 1, Digest: "d", Created: at, TakenUID: "u", TakenAt: at, Failed: "no",
+	}
+}
+
+func image(name string) *state.Image {
+	at := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
+	return &state.Image{
+		Object: manifest.Image{
+			APIVersion: manifest.APIVersion, Kind: manifest.KindImage, Metadata: manifest.Metadata{Name: name},
+			Spec: manifest.ImageSpec{Source: "/srv/disk.qcow2", SHA256: strings.Repeat("0123456789abcdef", 4), Format: manifest.FormatQcow2},
+		},
+		Owner: "/srv/vms", Source: "/srv/vms/images.yaml", Generation: 2, Digest: "d", Created: at, Updated: at.Add(time.Hour),
 	}
 }
 

@@ -23,6 +23,14 @@ const (
 	EventIdentity = "IdentityWritten"
 	// EventDiskCreated is a disk that was made.
 	EventDiskCreated = "DiskCreated"
+	// EventDiskSetAside is a disk that was moved away to be made anew.
+	EventDiskSetAside = "DiskSetAside"
+	// EventImagePulled is an image that was fetched for a machine.
+	EventImagePulled = "ImagePulled"
+	// EventImagePullFailed is an image that could not be fetched.
+	EventImagePullFailed = "ImagePullFailed"
+	// EventRecreateRequired is a disk that was made of another image than it should be.
+	EventRecreateRequired = "RecreateRequired"
 	// EventStarted is a QEMU that was started and answered.
 	EventStarted = "Started"
 	// EventPoweringOff is a guest that was asked to power off.
@@ -91,7 +99,7 @@ func Reasons() []string {
 	return []string{
 		EventCreated, EventConfigured, EventPruned, EventDeleting, EventDeleted,
 		EventHeld, EventReleased, EventHoldEnded,
-		EventIdentity, EventDiskCreated, EventStarted, EventPoweringOff, EventQuitting, EventKilled,
+		EventIdentity, EventDiskCreated, EventDiskSetAside, EventImagePulled, EventImagePullFailed, EventRecreateRequired, EventStarted, EventPoweringOff, EventQuitting, EventKilled,
 		EventPaused, EventResumed, EventCancelled, EventReady, EventNotReady,
 		EventRestartRequired, EventDrifted, EventManifestInvalid,
 		EventSaving, EventSnapshotTaken, EventSnapshotDeleted, EventSnapshotForgotten,

@@ -288,3 +288,33 @@ func wantSum(tx *state.Tx) error {
 	}
 	return nil
 }
+
+func TestStore_images_areStoredListedAndDeleted(t *testing.T) {
+	f := newFixture(t)
+	mustUpdate(t, f.Store, func(tx *state.Tx) error {
+		return errors.Join(tx.PutImage(image("b")), tx.PutImage(image("a")), tx.PutMachine(machine("a")), tx.DeleteImage("never"))
+	})
+	mustView(t, f.another(t), func(tx *state.Tx) error {
+		all, err := tx.Images()
+		if diff := cmp.Diff([]*state.Image{image("a"), image("b")}, all); diff != "" || err != nil {
+			t.Errorf("Images (-want +got):\n%s%v", diff, err)
+		}
+		one, err := tx.Image("b")
+		if diff := cmp.Diff(image("b"), one); diff != "" || err != nil {
+			t.Errorf("Image (-want +got):\n%s%v", diff, err)
+		}
+		if none, err := tx.Image("c"); none != nil || err != nil {
+			t.Errorf("Image(c) = %v, %v", none, err)
+		}
+		return nil
+	})
+	mustUpdate(t, f.Store, func(tx *state.Tx) error { return tx.DeleteImage("b") })
+	mustView(t, f.Store, func(tx *state.Tx) error {
+		all, err := tx.Images()
+		machines, errMachines := tx.Machines()
+		if len(all) != 1 || len(machines) != 1 || err != nil || errMachines != nil {
+			t.Errorf("Images = %v, %v, Machines = %v, %v", all, err, machines, errMachines)
+		}
+		return nil
+	})
+}

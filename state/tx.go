@@ -14,6 +14,7 @@ const (
 	bucketMeta       = "meta"
 	bucketMachines   = "machines"
 	bucketSnapshots  = "snapshots"
+	bucketImages     = "images"
 	bucketQuarantine = "quarantine"
 )
 
@@ -76,6 +77,20 @@ func (tx *Tx) PutSnapshot(s *Snapshot) error {
 // DeleteSnapshot forgets a Snapshot object. One that is not there is no error.
 func (tx *Tx) DeleteSnapshot(name string) error { return tx.remove(place{bucketSnapshots, name}) }
 
+// Image is the record of an Image object; nil when there is none.
+func (tx *Tx) Image(name string) (*Image, error) { return get[Image](tx, place{bucketImages, name}) }
+
+// Images are all Image objects, sorted by name.
+func (tx *Tx) Images() ([]*Image, error) { return list[Image](tx, bucketImages) }
+
+// PutImage remembers i under the name of its object.
+func (tx *Tx) PutImage(i *Image) error {
+	return tx.put(place{bucketImages, i.Object.Metadata.Name}, i)
+}
+
+// DeleteImage forgets an Image object. One that is not there is no error.
+func (tx *Tx) DeleteImage(name string) error { return tx.remove(place{bucketImages, name}) }
+
 // String names a place as people do. A name out of a damaged database may hold
 // anything, so it is quoted when it is more than plain letters.
 func (at place) String() string {
@@ -85,6 +100,8 @@ func (at place) String() string {
 		kind = "machine"
 	case bucketSnapshots:
 		kind = "snapshot"
+	case bucketImages:
+		kind = "image"
 	}
 	if quoted := strconv.Quote(name); len(quoted) != len(name)+len(`""`) || strings.ContainsAny(name, " ;:") {
 		name = quoted

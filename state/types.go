@@ -47,6 +47,9 @@ type Machine struct {
 	// StartedDisks are the disks of the last start: one whose file is gone since
 	// was lost, and is not made anew.
 	StartedDisks []string `json:"startedDisks,omitempty"`
+	// Recreate are the disks that a person wants made anew of what the manifest
+	// names now, by disk name. Each goes once that is done.
+	Recreate map[string]Recreation `json:"recreate,omitempty"`
 	// LastTermination is how the last process ended.
 	LastTermination *Termination `json:"lastTermination,omitempty"`
 	// Failures counts the ends in a row that were failures.
@@ -134,6 +137,16 @@ type Restore struct {
 	GaveUp string `json:"gaveUp,omitempty"`
 }
 
+// Recreation is a person's word that a disk is to be made anew. It holds for just
+// that change: from one image to another.
+type Recreation struct {
+	// From and To are digests; empty for a disk of no image.
+	From  string    `json:"from,omitempty"`
+	To    string    `json:"to,omitempty"`
+	Since time.Time `json:"since"`
+	Who   string    `json:"who"`
+}
+
 // Condition is a Kubernetes-shaped condition.
 type Condition struct {
 	Type               string    `json:"type"`
@@ -159,4 +172,16 @@ type Snapshot struct {
 	Failed string `json:"failed,omitempty"`
 	// Deleting is a delete that was asked for and is not over.
 	Deleting *Deletion `json:"deleting,omitempty"`
+}
+
+// Image is what is remembered of one Image object.
+type Image struct {
+	// Object is the manifest as it was last applied, resolved.
+	Object     manifest.Image `json:"object"`
+	Owner      string         `json:"owner"`
+	Source     string         `json:"source,omitempty"`
+	Generation int64          `json:"generation"`
+	Digest     string         `json:"digest"`
+	Created    time.Time      `json:"created"`
+	Updated    time.Time      `json:"updated"`
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/maqet/maqet/driver/disk"
+	"github.com/maqet/maqet/driver/disk/imagestore"
 	"github.com/maqet/maqet/driver/qemu"
 	"github.com/maqet/maqet/internal/filelock"
 	"github.com/maqet/maqet/internal/layout"
@@ -40,14 +41,15 @@ type app struct {
 
 // rooms is everything built from the global flags.
 type rooms struct {
-	layout layout.Layout
-	timing timing.Table
-	log    *slog.Logger
-	locks  *filelock.Manager
-	store  *state.Store
-	prober *qemu.Prober
-	images *disk.Images
-	driver *qemu.Driver
+	layout     layout.Layout
+	timing     timing.Table
+	log        *slog.Logger
+	locks      *filelock.Manager
+	store      *state.Store
+	prober     *qemu.Prober
+	images     *disk.Images
+	imageStore *imagestore.Store
+	driver     *qemu.Driver
 	// journal is what happened to machines.
 	journal *state.Journal
 	who     string
@@ -84,6 +86,7 @@ func (a *app) rooms() (*rooms, error) {
 	})
 	r.prober = qemu.NewProber(where, table, r.locks)
 	r.images = disk.New(disk.Config{Timing: table, Log: r.log})
+	r.imageStore = imagestore.New(imagestore.Config{Layout: where, Timing: table, Locks: r.locks, Images: r.images, Log: r.log, Who: r.who})
 	r.driver = qemu.New(qemu.Config{Layout: where, Timing: table, Locks: r.locks, Prober: r.prober, Images: r.images, Log: r.log, Who: r.who, Bus: qemu.FindBus(a.env.getenv, a.env.uid == 0)})
 	a.built = r
 	return r, nil
@@ -162,7 +165,7 @@ func (a *app) engineWith(change func(*reconcile.Config)) (*reconcile.Engine, err
 	}
 	d := r.driver
 	cfg := reconcile.Config{
-		Ports: reconcile.Ports{Locker: d, Observer: d, Power: d, Records: d, Storage: d, Snapshots: d},
+		Ports: reconcile.Ports{Locker: d, Observer: d, Power: d, Records: d, Storage: d, Snapshots: d, Images: r.imageStore, Overlays: d},
 		Store: reconcile.StoreOf(r.store), Timing: r.timing, Log: r.log, Who: r.who, BootID: r.bootID, Journal: r.journal,
 		Live: reconcile.WatchLock{Locks: r.locks, Layout: r.layout}.Live,
 	}

@@ -25,11 +25,15 @@ type applyFlags struct {
 	owner        string
 	allowRestart bool
 	takeOver     bool
+	// recreate are disks to make anew, as MACHINE/DISK.
+	recreate []string
 }
 
 func (f *applyFlags) add(cmd *cobra.Command) {
 	f.files.add(cmd)
 	f.addPermissions(cmd)
+	// It is no flag of watch: a word that costs a disk is said once.
+	cmd.Flags().StringArrayVar(&f.recreate, "recreate-disk", nil, "make the disk `VM/DISK` anew of the image that its manifest names now, and keep the old one aside; may be given again")
 }
 
 // addPermissions adds what is permitted, without -f.
@@ -52,9 +56,22 @@ func (f *applyFlags) check() error {
 		return usagef("--max-deletions only bounds --prune; give both")
 	case f.maxDeletions < 0:
 		return usagef("--max-deletions %d: must not be negative", f.maxDeletions)
-	default:
-		return nil
 	}
+	_, err := f.disks()
+	return err
+}
+
+// disks are those to make anew.
+func (f *applyFlags) disks() ([]reconcile.DiskName, error) {
+	var disks []reconcile.DiskName
+	for _, text := range f.recreate {
+		machine, disk, ok := strings.Cut(strings.TrimPrefix(text, "vm/"), "/")
+		if !ok || manifest.ValidName(machine) != nil || manifest.ValidDeviceName(disk) != nil {
+			return nil, usagef("--recreate-disk %s: name a machine and one of its disks, such as web/root", text)
+		}
+		disks = append(disks, reconcile.DiskName{Machine: machine, Disk: disk})
+	}
+	return disks, nil
 }
 
 func (f *applyFlags) options(roots []string) reconcile.ApplyOptions {
@@ -62,8 +79,12 @@ func (f *applyFlags) options(roots []string) reconcile.ApplyOptions {
 	if owner == "" {
 		owner = ownerOf(roots)
 	}
+	disks, err := f.disks()
+	if err != nil {
+		disks = nil // check has refused them already
+	}
 	return reconcile.ApplyOptions{
-		Owner: owner, Prune: f.prune, PruneAll: f.pruneAll, MaxDeletions: f.maxDeletions, TakeOver: f.takeOver,
+		Owner: owner, Recreate: disks, Prune: f.prune, PruneAll: f.pruneAll, MaxDeletions: f.maxDeletions, TakeOver: f.takeOver,
 		Options: reconcile.Options{AllowRestart: f.allowRestart},
 	}
 }
@@ -135,10 +156,13 @@ changed and stopped in parallel, and each step is printed when the running QEMU
 confirms it.
 
 A change that needs a restart is not made unless --allow-restart is given; it
-stays pending and the exit code is 2.`,
+stays pending and the exit code is 2. The same holds for a disk that was made of
+another image than its manifest names now: it is made anew only with
+--recreate-disk, for which the machine is stopped, and the old one is kept aside.`,
 		Example: `  maqet apply -f vms/
   maqet apply -f vms/ --wait           # also wait until the guests are Ready
   maqet apply -f vms/web.yaml --allow-restart
+  maqet apply -f vms/ --recreate-disk web/root   # a fresh disk of the image it names now
   maqet apply -f vms/ --prune          # machines whose file is gone go too, disks stay`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -101,6 +101,20 @@ func takenSnapshots(a *app, vm string) []string {
 	return names
 }
 
+// completeImages completes names of Image objects.
+func completeImages(a *app) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		return remembered(cmd.Context(), a, func(tx *state.Tx) ([]string, error) {
+			images, err := tx.Images()
+			var names []string
+			for _, i := range images {
+				names = append(names, i.Object.Metadata.Name)
+			}
+			return names, err
+		}, args, prefix)
+	}
+}
+
 // completeGet completes the kinds and machines, or behind a kind its objects.
 func completeGet(a *app) cobra.CompletionFunc {
 	machines := completeMachines(a, 0)
@@ -115,11 +129,14 @@ func completeGet(a *app) cobra.CompletionFunc {
 				return names, err
 			}, args[1:], prefix)
 		}
+		if len(args) > 0 && kindOf(args[0]) == manifest.KindImage {
+			return completeImages(a)(cmd, args[1:], prefix)
+		}
 		names, directive := machines(cmd, args, prefix)
 		if len(args) > 0 {
 			return names, directive
 		}
-		for _, kind := range []string{"snap", "vm"} {
+		for _, kind := range []string{"img", "snap", "vm"} {
 			if strings.HasPrefix(kind, prefix) {
 				names = append(names, kind)
 			}

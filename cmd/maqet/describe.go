@@ -2,8 +2,10 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,16 +21,19 @@ import (
 
 func newDescribe(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "describe VM...",
-		Short: "Tell everything about machines",
-		Long: `Tell everything about machines: what the running QEMU says, conditions, how the
+		Use:   "describe {VM | img/IMAGE}...",
+		Short: "Tell everything about machines and images",
+		Long: `Tell everything about machines and images. Of machines: what the running QEMU says, conditions, how the
 last process ended, holds, snapshots, what is pending, what apply would do next, and
 the last events.`,
-		Example: "  maqet describe web",
+		Example: "  maqet describe web\n  maqet describe img/debian-12",
 		Args:    someMachines, ValidArgsFunction: completeMachines(a, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			names, err := machineNames(args)
+			names, images, err := splitImages(args)
 			if err != nil {
+				return err
+			}
+			if err := describeImages(cmd.Context(), a, images); err != nil || len(names) == 0 {
 				return err
 			}
 			views, err := look(cmd.Context(), a, names, driver.DepthFull)
@@ -36,7 +41,7 @@ the last events.`,
 				return err
 			}
 			for i, v := range views {
-				if i > 0 {
+				if i > 0 || len(images) > 0 {
 					fmt.Fprintln(a.env.out)
 				}
 				describeMachine(a.env, v)
@@ -47,6 +52,44 @@ the last events.`,
 			return nil
 		},
 	}
+}
+
+// splitImages tells img/NAME from the names of machines.
+func splitImages(args []string) (machines, images []string, err error) {
+	var rest []string
+	for _, arg := range args {
+		if kind, name, hasKind := cutKind(arg); hasKind && kind == manifest.KindImage {
+			images = append(images, name)
+		} else {
+			rest = append(rest, arg)
+		}
+	}
+	if images, err = imageNames(images); err != nil {
+		return nil, nil, err
+	}
+	machines, err = machineNames(rest)
+	return machines, images, err
+}
+
+func describeImages(ctx context.Context, a *app, names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	engine, err := a.reader(nil)
+	if err != nil {
+		return err
+	}
+	views, err := engine.Images(ctx, names)
+	if err != nil {
+		return err
+	}
+	for i, v := range views {
+		if i > 0 {
+			fmt.Fprintln(a.env.out)
+		}
+		describeImage(a.env, v)
+	}
+	return nil
 }
 
 // fields writes "Name:  value" lines that line up.
@@ -98,10 +141,20 @@ func describeMachine(env environment, v reconcile.View) {
 	if t := s.LastTermination; t != nil {
 		top.add("Last end", describeEnd(*t))
 	}
+	describeDiskImages(top, v)
 	describeObserved(env.out, s.Observed)
 	describeConditions(env.out, s.Conditions)
 	describeSnapshots(env.out, s.Snapshots)
 	describeNext(env, v.Plan, v.Watched)
+}
+
+// describeDiskImages tells which images disks were made of.
+func describeDiskImages(f fields, v reconcile.View) {
+	for _, name := range slices.Sorted(maps.Keys(v.Observed.Files)) {
+		if digest := v.Observed.Files[name].Image; digest != "" {
+			f.add("Image", "disk "+name+" was made of "+digest)
+		}
+	}
 }
 
 func joinMap(m map[string]string) string {

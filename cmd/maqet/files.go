@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/maqet/maqet/manifest"
+	"github.com/maqet/maqet/state"
 )
 
 // fileFlags is -f, which names the manifests a command reads.
@@ -48,8 +49,9 @@ func (f *fileFlags) load(ctx context.Context, a *app) (*manifest.Set, error) {
 	return set, nil
 }
 
-// undeclared are the machines of this host that should not be stopped: those
-// that the manifests do not name hold their ports, addresses and disks too.
+// undeclared are the machines of this host that should not be stopped, and its
+// images: those that the manifests do not name hold their ports, addresses and
+// disks too.
 // Admission leaves out the ones that are named.
 func undeclared(ctx context.Context, a *app) ([]*manifest.Object, error) {
 	machines, err := appliedMachines(ctx, a)
@@ -67,7 +69,33 @@ func undeclared(ctx context.Context, a *app) ([]*manifest.Object, error) {
 		}
 		others = append(others, o)
 	}
-	return others, nil
+	images, err := appliedImages(ctx, a)
+	return append(others, images...), err
+}
+
+// appliedImages are the Image objects that this host knows, whoever applied them.
+func appliedImages(ctx context.Context, a *app) ([]*manifest.Object, error) {
+	r, err := a.rooms()
+	if err != nil {
+		return nil, err
+	}
+	var found []*manifest.Object
+	err = r.store.View(ctx, func(tx *state.Tx) error {
+		images, err := tx.Images()
+		if err != nil {
+			return err
+		}
+		found = found[:0]
+		for _, i := range images {
+			o, err := manifest.NewObject(&i.Object)
+			if err != nil {
+				return err
+			}
+			found = append(found, o)
+		}
+		return nil
+	})
+	return found, err
 }
 
 // hostFacts are this host's memory and processors; what cannot be read is zero,

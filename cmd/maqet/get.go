@@ -23,9 +23,9 @@ func newGet(a *app) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "get [KIND] [NAME...]",
-		Short: "Show machines or snapshots",
-		Long: `Show machines (vm, vms), the default, or snapshots (snap). Every machine's QEMU is
-asked at that moment; one that does not answer is shown as Unresponsive and
+		Short: "Show machines, snapshots or images",
+		Long: `Show machines (vm, vms), the default, snapshots (snap) or images (img). Every
+machine's QEMU is asked at that moment; one that does not answer is shown as Unresponsive and
 delays no other.
 
 With -w machines are printed, and then each again when it changes, until the
@@ -34,6 +34,7 @@ is deleted is printed once more with the phase Deleted.`,
 		Example: `  maqet get
   maqet get web -o yaml
   maqet get snap
+  maqet get img
   maqet get web -o jsonpath={.status.phase}
   maqet get -w`,
 		ValidArgsFunction: completeGet(a),
@@ -46,8 +47,11 @@ is deleted is printed once more with the phase Deleted.`,
 			if err != nil {
 				return err
 			}
-			if kind == manifest.KindSnapshot && watch {
+			if kind != manifest.KindVirtualMachine && watch {
 				return usagef("-w shows machines; those have their snapshots below .status in -o json and -o yaml")
+			}
+			if kind == manifest.KindImage {
+				return getImages(cmd.Context(), a, names, f)
 			}
 			if watch {
 				return watchMachines(cmd.Context(), a, names, f)
@@ -77,7 +81,7 @@ func getTargets(args []string) (manifest.Kind, []string, error) {
 	for _, arg := range args {
 		k, name, hasKind := cutKind(arg)
 		if hasKind && k == "" {
-			return "", nil, usagef("%q: unknown kind; the kinds are vm and snap", arg)
+			return "", nil, usagef("%q: unknown kind; the kinds are vm, snap and img", arg)
 		}
 		if hasKind && k != kind {
 			return "", nil, usagef("%q: ask for one kind at a time", arg)

@@ -27,6 +27,8 @@ type progress struct {
 	mu sync.Mutex
 	// waiting holds what is begun and not confirmed, by subject, such as vm/web.
 	waiting map[string]*waiting
+	// pulls are the images that are being fetched.
+	pulls pulls
 	// screen draws live lines; nil where there is no terminal.
 	screen *screen
 	// timer beats while something is waited for.
@@ -46,7 +48,7 @@ type waiting struct {
 // no log is written between them.
 func newProgress(a *app) *progress {
 	env := a.env
-	p := &progress{env: env, waiting: map[string]*waiting{}}
+	p := &progress{env: env, waiting: map[string]*waiting{}, pulls: pulls{env: env, going: map[string]*pulling{}}}
 	if env.outTTY && env.errTTY && !a.globals.verbose {
 		p.screen = &screen{out: env.err, size: env.size}
 		if env.color(env.errTTY) {
@@ -61,6 +63,10 @@ func (p *progress) report(ev reconcile.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.waiting, everything)
+	if ev.Image != "" {
+		p.image(ev)
+		return
+	}
 	switch {
 	case ev.Err != nil:
 		// The machine's result carries the error; it is printed once, there.
@@ -70,6 +76,22 @@ func (p *progress) report(ev reconcile.Event) {
 		p.line(ev.Machine, ev.Message)
 	default:
 		p.expect("vm/"+ev.Machine, ev.Message)
+	}
+}
+
+// image is told of every event of an image that is fetched.
+func (p *progress) image(ev reconcile.Event) {
+	columns := 0
+	if p.screen != nil {
+		columns, _ = p.screen.measure()
+	}
+	p.pulls.take(ev, p.screen != nil, columns-1)
+	delete(p.waiting, "vm/"+ev.Machine)
+	if ev.Done && ev.Machine != "" {
+		p.line(ev.Machine, ev.Message)
+	}
+	if p.timer == nil && !p.stopped {
+		p.timer = time.AfterFunc(beat, p.tick)
 	}
 }
 
@@ -135,7 +157,7 @@ func (p *progress) tick() {
 		return
 	}
 	p.show()
-	if len(p.waiting) == 0 {
+	if len(p.waiting)+len(p.pulls.going) == 0 {
 		p.timer = nil
 		return
 	}
@@ -157,6 +179,9 @@ func (p *progress) show() {
 			fmt.Fprintf(p.env.err, "%s %s ...\n", subject, w.message)
 		}
 	}
+	if p.screen != nil {
+		live = append(p.pulls.lines(), live...)
+	}
 	if p.screen != nil && !slices.Equal(live, p.screen.drawn) {
 		p.screen.draw(live)
 	}
@@ -168,6 +193,7 @@ func (p *progress) stop() {
 	defer p.mu.Unlock()
 	p.stopped = true
 	clear(p.waiting)
+	clear(p.pulls.going)
 	if p.timer != nil {
 		p.timer.Stop()
 	}

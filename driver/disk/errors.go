@@ -48,6 +48,9 @@ var ErrNotQcow2 = errors.New("the image is not qcow2")
 // ErrBitmaps is wrapped when dirty bitmaps forbid reverting an image.
 var ErrBitmaps = errors.New("the image has dirty bitmaps")
 
+// ErrDamaged is wrapped when an image's header makes no sense.
+var ErrDamaged = errors.New("the image is damaged")
+
 // ToolError is a qemu-img that failed.
 type ToolError struct {
 	// Command is the subcommand, such as "create".

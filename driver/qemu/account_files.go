@@ -28,7 +28,7 @@ func (d *Driver) handOver(vm *manifest.VirtualMachine, a *account) error {
 	name := vm.Metadata.Name
 	paths := []string{d.layout.DiskDir(name)}
 	for i := range vm.Spec.Disks {
-		if disk := &vm.Spec.Disks[i]; disk.Size > 0 {
+		if disk := &vm.Spec.Disks[i]; disk.Size > 0 || disk.Image != "" {
 			paths = append(paths, d.layout.Disk(name, disk.Name))
 		}
 	}
@@ -39,7 +39,7 @@ func (d *Driver) handOver(vm *manifest.VirtualMachine, a *account) error {
 	if a == nil {
 		return reclaim(paths)
 	}
-	if err := d.openParents(name); err != nil {
+	if err := errors.Join(d.openParents(name), d.openBases(vm)); err != nil {
 		return err
 	}
 	for _, path := range paths {

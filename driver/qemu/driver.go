@@ -130,6 +130,9 @@ func (d *Driver) CreateDisk(ctx context.Context, vm *manifest.VirtualMachine, di
 		case want.Size == 0:
 			return fail("create disk "+disk+" of", vm.Metadata.Name, errors.New("it has no size, so its file is not maqet's to make"), "make "+want.File)
 		default:
+			if err := d.ofNoImage(vm.Metadata.Name, disk); err != nil {
+				return fail("create disk "+disk+" of", vm.Metadata.Name, err, "")
+			}
 			return d.images.Create(ctx, d.layout.Disk(vm.Metadata.Name, disk), want.Size)
 		}
 	}

@@ -106,7 +106,7 @@ func (r *rig) tryStart(vm *manifest.VirtualMachine, paused bool) error {
 		return err
 	}
 	for i := range vm.Spec.Disks {
-		if d := &vm.Spec.Disks[i]; d.Size > 0 {
+		if d := &vm.Spec.Disks[i]; d.Size > 0 && d.Image == "" {
 			if err := r.CreateDisk(ctx, vm, d.Name); err != nil {
 				return err
 			}

@@ -59,6 +59,9 @@ func (o *observation) stat(images map[string]manifest.Disk) {
 		f := driver.DiskFile{Path: o.imagePath(d)}
 		_, err := os.Stat(f.Path)
 		f.Exists = err == nil
+		if f.Exists && d.File == "" {
+			o.bound(&f, name)
+		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			f.Err = err.Error()
 		}
@@ -112,6 +115,7 @@ func (o *observation) imageInfo(ctx context.Context, f *driver.DiskFile, format 
 // aliveFiles takes from QEMU what it says of the images it has open.
 func (o *observation) aliveFiles() {
 	if o.Guest.Brief {
+		o.briefFiles()
 		return
 	}
 	o.stat(o.images())
@@ -126,6 +130,18 @@ func (o *observation) aliveFiles() {
 	}
 	o.SnapshotsKnown = true
 	o.snapshots(tags)
+}
+
+// briefFiles looks which images the disks of a running machine are of, where that
+// may say something.
+func (o *observation) briefFiles() {
+	images := o.images()
+	for _, d := range images {
+		if d.Image != "" || o.Identity != nil && o.Identity.Images[d.Name] != "" {
+			o.stat(images)
+			return
+		}
+	}
 }
 
 // snapshots joins what the disks show with what is recorded.

@@ -99,6 +99,36 @@ func (l Layout) Kept(vm, uid8 string) string {
 	return filepath.Join(l.State, "disks", ".kept", vm+"-"+uid8)
 }
 
+// ImageDir holds the images that disks are made of, by digest.
+func (l Layout) ImageDir() string { return filepath.Join(l.State, "images") }
+
+// Image is a stored image. Key is its digest as a part of a name, such as
+// sha256-HEX.
+func (l Layout) Image(key, format string) string {
+	return filepath.Join(l.ImageDir(), key+"."+format)
+}
+
+// ImageRecord is what is known of a stored image.
+func (l Layout) ImageRecord(key string) string { return filepath.Join(l.ImageDir(), key+".json") }
+
+// ImagePart is what was fetched so far, ImagePartRecord what is needed to go on.
+func (l Layout) ImagePart(key string) string { return filepath.Join(l.ImageDir(), ".part-"+key) }
+
+// ImagePartRecord is what is needed to go on with a part.
+func (l Layout) ImagePartRecord(key string) string {
+	return filepath.Join(l.ImageDir(), ".part-"+key+".json")
+}
+
+// ImageSource remembers which image a file without a digest was taken as. Key
+// stands for its path.
+func (l Layout) ImageSource(key string) string {
+	return filepath.Join(l.ImageDir(), ".source-"+key+".json")
+}
+
+// Transfer is how far fetching an image has come. The folder's name begins with
+// a dot, so it is in no machine's way.
+func (l Layout) Transfer(key string) string { return filepath.Join(l.Run, ".images", key+".json") }
+
 // LogDir holds the logs of a machine.
 func (l Layout) LogDir(vm string) string { return filepath.Join(l.State, "logs", vm) }
 
@@ -143,6 +173,10 @@ func (l Layout) LockDir() string { return filepath.Join(l.Run, "locks") }
 
 // MachineLock is held for one reconcile of a machine.
 func (l Layout) MachineLock(vm string) string { return l.lock("vm-" + vm) }
+
+// ImageLock is held while an image is fetched, while an overlay of it is made,
+// and while it is removed.
+func (l Layout) ImageLock(key string) string { return l.lock("image-" + key) }
 
 // CLILock is held while connected to CLISocket.
 func (l Layout) CLILock(vm string) string { return l.lock("cli-" + vm) }

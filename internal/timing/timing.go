@@ -36,6 +36,10 @@ type Table struct {
 	Probe time.Duration `flag:"probe"`
 	// Image is how long one qemu-img command may take.
 	Image time.Duration `flag:"image"`
+	// Stall is how long a server may send nothing, or next to nothing, of an image.
+	Stall time.Duration `flag:"stall"`
+	// Pull is how long fetching one image may take in all.
+	Pull time.Duration `flag:"pull"`
 	// Snapshot is how long taking a snapshot may last (key deadline).
 	Snapshot time.Duration `flag:"snapshot"`
 	// Backoff is how long watch waits before it starts a machine that failed
@@ -69,6 +73,8 @@ func Default() Table {
 		Probe:    10 * time.Second,
 		Image:    5 * time.Minute,
 		Snapshot: 5 * time.Minute,
+		Stall:    30 * time.Second,
+		Pull:     24 * time.Hour,
 
 		Backoff:      time.Second,
 		BackoffMax:   5 * time.Minute,
