@@ -35,10 +35,17 @@ func TestExamples_everyFile_loadsAndBootsTheTinyGuest(t *testing.T) {
 			t.Errorf("%s boots another kernel (-want +got):\n%s", vm.Metadata.Name, diff)
 		}
 	}
+	for _, image := range set.Images() {
+		names = append(names, "image/"+image.Metadata.Name)
+		// An example works without a network.
+		if image.Spec.IsURL() {
+			t.Errorf("%s is fetched from %s", image.Metadata.Name, image.Spec.Source)
+		}
+	}
 	for _, snapshot := range set.Snapshots() {
 		names = append(names, "snapshot/"+snapshot.Metadata.Name)
 	}
-	if diff := cmp.Diff([]string{"vm/db", "vm/web", "snapshot/first"}, names); diff != "" {
+	if diff := cmp.Diff([]string{"vm/db", "vm/greeting", "vm/web", "image/greeting", "snapshot/first"}, names); diff != "" {
 		t.Errorf("objects of the examples (-want +got):\n%s", diff)
 	}
 }

@@ -19,9 +19,16 @@ metadata: {name: web}
 spec:
   machine: {type: q35}
   memory: {size: 64Mi}
-  disks: [{name: data, size: 1Mi}]
+  disks: [{name: root, size: 1Mi}]
   serial: {log: true}
   shutdown: {timeout: 100ms}
+`
+
+// exampleImage is the image that they call debian-12.
+const exampleImage = `apiVersion: maqet.io/v1alpha1
+kind: Image
+metadata: {name: debian-12}
+spec: {source: ../disk.raw, format: raw}
 `
 
 // endless are the commands that only an interruption ends.
@@ -56,15 +63,17 @@ func TestHelp_everyExample_runs(t *testing.T) {
 	}
 }
 
-// exampleDir has what the examples name: vms/ and web.yaml.
+// exampleDir has what the examples name: vms/, web.yaml and the file of an image.
 func exampleDir(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, "vms"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"web.yaml", "vms/web.yaml"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(exampleManifest), 0o600); err != nil {
+	for name, text := range map[string]string{
+		"web.yaml": exampleManifest, "vms/web.yaml": exampleManifest, "vms/image.yaml": exampleImage, "disk.raw": strings.Repeat("disk", 1<<10),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -85,7 +85,7 @@ up() {
 	down
 	mkdir -p -m 0700 "$demo"
 	mkdir "$vms"
-	cp examples/*.yaml "$vms"
+	cp -r examples/*.yaml examples/images "$vms"
 	sed -i 's#\.\./build/guest/#../../guest/#' "$vms"/*.yaml
 
 	heading 'Choose the accelerator by really booting Linux'

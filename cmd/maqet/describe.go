@@ -23,9 +23,9 @@ func newDescribe(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "describe {VM | img/IMAGE}...",
 		Short: "Tell everything about machines and images",
-		Long: `Tell everything about machines and images. Of machines: what the running QEMU says, conditions, how the
-last process ended, holds, snapshots, what is pending, what apply would do next, and
-the last events.`,
+		Long: `Tell everything about machines and images. Of machines: what the running QEMU
+says, conditions, how the last process ended, holds, snapshots, what is pending, what
+apply would do next, and the last events.`,
 		Example: "  maqet describe web\n  maqet describe img/debian-12",
 		Args:    someMachines, ValidArgsFunction: completeMachines(a, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -187,7 +187,7 @@ func TestRun_unknownWords_areInvalidWithARemedy(t *testing.T) {
 		"method":     {[]string{"snapshot", "create", "web", "a", "--method", "Half"}, "Disk and Full"},
 		"shell":      {[]string{"completion", "tcsh"}, "bash, zsh, fish"},
 		"arguments":  {[]string{"version", "x"}, "takes no argument"},
-		"kind":       {[]string{"get", "foo/web"}, "the kinds are vm and snap"},
+		"kind":       {[]string{"get", "foo/web"}, "the kinds are vm, snap and img"},
 		"two kinds":  {[]string{"get", "vm/web", "snap/a"}, "one kind at a time"},
 		"no machine": {[]string{"start", "snap/a"}, "is no machine"},
 		"bad name":   {[]string{"start", "Web"}, "lower-case"},

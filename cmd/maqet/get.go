@@ -25,8 +25,8 @@ func newGet(a *app) *cobra.Command {
 		Use:   "get [KIND] [NAME...]",
 		Short: "Show machines, snapshots or images",
 		Long: `Show machines (vm, vms), the default, snapshots (snap) or images (img). Every
-machine's QEMU is asked at that moment; one that does not answer is shown as Unresponsive and
-delays no other.
+machine's QEMU is asked at that moment; one that does not answer is shown as
+Unresponsive and delays no other.
 
 With -w machines are printed, and then each again when it changes, until the
 command is interrupted. -o json then prints one object per line. A machine that
