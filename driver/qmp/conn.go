@@ -179,6 +179,10 @@ func (c *Conn) dispatch(line []byte) error {
 
 // deliver completes the call that r answers, or counts r as late.
 func (c *Conn) deliver(line []byte, r *reply) error {
+	if !c.entered && r.id == "" && r.err != nil {
+		// Most likely QEMU could not read what was sent: nothing better will come.
+		return protocolError(line, nil, "the peer could not read a command: %s", r.err.Desc)
+	}
 	if !c.entered && r.id != c.mark {
 		// Until the first command is answered, by its id, this may be the answer to what
 		// a client before has asked without an id. Afterwards it cannot: QEMU answers in

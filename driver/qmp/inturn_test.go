@@ -57,7 +57,6 @@ func TestDialPipelined_answersToAClientThatLeft_areDropped(t *testing.T) {
 		p.Greet()
 		enter := p.Expect("qmp_capabilities")
 		p.Line(`{"return": "of a call without an id"}`)
-		p.Line(`{"error": {"class": "GenericError", "desc": "of another"}}`)
 		p.Line(`{"return": {}, "id": "1"}`)
 		p.Reply(enter, nil)
 		p.Reply(p.Expect("mine"), "mine")
@@ -70,8 +69,20 @@ func TestDialPipelined_answersToAClientThatLeft_areDropped(t *testing.T) {
 	if err := call.Wait(within(t)); err != nil || mine != "mine" {
 		t.Errorf("answer %q (%v)", mine, err)
 	}
-	if got := conn.LateReplies(); got != 3 {
-		t.Errorf("LateReplies %d, want 3", got)
+	if got := conn.LateReplies(); got != 2 {
+		t.Errorf("LateReplies %d, want 2", got)
+	}
+}
+
+func TestDialPipelined_handshakeCannotBeRead_endsAtOnce(t *testing.T) {
+	_, err := qmp.DialPipelined(within(t), qmptest.Listen(t, func(p *qmptest.Peer) {
+		p.Greet()
+		p.Expect("qmp_capabilities")
+		p.Line(`{"error": {"class": "GenericError", "desc": "JSON parse error, invalid keyword 'xecute'"}}`)
+		p.Stall()
+	}), qmp.Options{}, qmp.NewCall("a", nil, nil))
+	if _, is := errors.AsType[*qmp.ProtocolError](err); !is || !strings.Contains(err.Error(), "invalid keyword") {
+		t.Errorf("error %v, want what the peer could not read", err)
 	}
 }
 
