@@ -1,12 +1,22 @@
 package reconcile
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/manifest"
 	"github.com/maqet/maqet/state"
 )
+
+// look is a fresh look at what the steps have brought about. A start that was the
+// last of them has looked already, when its QEMU had answered.
+func (x *execution) look(ctx context.Context) driver.Observed {
+	if x.began != nil {
+		return *x.began
+	}
+	return x.run.e.cfg.Ports.Observer.Observe(ctx, x.run.name, x.want.vm(), driver.DepthFull)
+}
 
 // confirm compares what the executed steps should have brought about with a
 // fresh look, and only then calls them done.

@@ -247,7 +247,7 @@ func (r *run) rounds(ctx context.Context, want Desired) error {
 			r.result.Gone = true
 			return failed
 		}
-		obs = r.e.cfg.Ports.Observer.Observe(calmly, r.name, want.vm(), driver.DepthFull)
+		obs = act.look(calmly)
 		if hasStart(Plan{Steps: act.did}) {
 			noteUnmet(want.Machine, &obs)
 		}

@@ -206,10 +206,10 @@ func (p *simProcess) do(ctx context.Context, call, name string, act func() error
 	return act()
 }
 
-func (p *simProcess) Start(ctx context.Context, req driver.StartRequest) error {
+func (p *simProcess) Start(ctx context.Context, req driver.StartRequest) (*driver.Observed, error) {
 	name := req.VM.Metadata.Name
-	return p.do(ctx, "start", name, func() error {
-		err := p.simHost.Start(ctx, req)
+	return nil, p.do(ctx, "start", name, func() error {
+		_, err := p.simHost.Start(ctx, req)
 		if err != nil && err.Error() == "a second QEMU" {
 			p.w.breaks("a second QEMU of %s", name)
 		}
