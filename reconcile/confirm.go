@@ -1,12 +1,24 @@
 package reconcile
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/manifest"
 	"github.com/maqet/maqet/state"
 )
+
+// look is a fresh look at what the steps have brought about. A start that was the
+// last of them has looked already, when its QEMU had answered.
+func (x *execution) look(ctx context.Context) driver.Observed {
+	if x.began != nil {
+		obs := *x.began
+		x.run.e.lookAtImages(&obs, *x.want)
+		return obs
+	}
+	return x.run.e.observe(ctx, x.run.name, *x.want, driver.DepthFull)
+}
 
 // confirm compares what the executed steps should have brought about with a
 // fresh look, and only then calls them done.

@@ -247,7 +247,7 @@ func (r *run) rounds(ctx context.Context, want Desired) error {
 			r.result.Gone = true
 			return failed
 		}
-		obs = r.e.observe(calmly, r.name, want, driver.DepthFull)
+		obs = act.look(calmly)
 		if startsManifest(act.did) {
 			noteUnmet(want.Machine, &obs)
 		}

@@ -411,10 +411,11 @@ func TestApply_stepThatIsNotObserved_isNoSuccess(t *testing.T) {
 // dyingPower starts QEMUs that crash at once.
 type dyingPower struct{ *simHost }
 
-func (d dyingPower) Start(ctx context.Context, req driver.StartRequest) error {
-	if err := d.simHost.Start(ctx, req); err != nil {
-		return err
+func (d dyingPower) Start(ctx context.Context, req driver.StartRequest) (*driver.Observed, error) {
+	first, err := d.simHost.Start(ctx, req)
+	if err != nil {
+		return nil, err
 	}
 	d.touch(req.VM.Metadata.Name, func(m *simMachine) { m.end(driver.EndCrash) })
-	return nil
+	return first, nil
 }

@@ -25,6 +25,9 @@ type execution struct {
 	broke error
 	// aside are where disks were moved to, by disk name.
 	aside map[string]string
+	// began is what a start has shown of the machine; nil when there was none, or
+	// when anything was done after it.
+	began *driver.Observed
 }
 
 // all executes steps in order until one fails or ctx is cancelled.
@@ -55,6 +58,9 @@ func (x *execution) one(ctx context.Context, s Step) error {
 	began := e.cfg.Now()
 	err := x.do(ctx, s)
 	took := e.cfg.Now().Sub(began)
+	if err != nil || s.Kind != StepStart {
+		x.began = nil
+	}
 	if err != nil {
 		err = x.failure(s, err)
 		e.tell(Event{Machine: x.run.name, Step: string(s.Kind), Message: s.String() + " failed", Err: err})
@@ -186,12 +192,13 @@ func (x *execution) start(ctx context.Context, s Step) error {
 	if s.Snapshot != "" {
 		return x.startFrom(ctx, s, s.from(&x.obs))
 	}
-	err := e.cfg.Ports.Power.Start(ctx, driver.StartRequest{
+	began, err := e.cfg.Ports.Power.Start(ctx, driver.StartRequest{
 		VM: x.want.vm(), Generation: x.want.Machine.Generation, Paused: s.Paused,
 	})
 	if err != nil {
 		return err
 	}
+	x.began = began
 	started(x.want.Machine, "")
 	if !x.run.opt.Supervise {
 		// A person wants it to run, whatever was before.

@@ -38,13 +38,18 @@ func sameImage(a, b *state.Image) bool { return a.Object.Spec == b.Object.Spec }
 // observe looks at a machine, and at the images that its disks should be made of.
 func (e *Engine) observe(ctx context.Context, name string, want Desired, depth driver.Depth) driver.Observed {
 	obs := e.cfg.Ports.Observer.Observe(ctx, name, want.vm(), depth)
+	e.lookAtImages(&obs, want)
+	return obs
+}
+
+// lookAtImages looks at the images that a machine's disks should be made of.
+func (e *Engine) lookAtImages(obs *driver.Observed, want Desired) {
 	for image, rec := range want.Images {
 		if obs.Images == nil {
 			obs.Images = make(map[string]driver.ImageState, len(want.Images))
 		}
 		obs.Images[image] = e.cfg.Ports.Images.Look(rec.Object.Spec)
 	}
-	return obs
 }
 
 // pull fetches the images that a plan waits for. No lock of the machine is held.

@@ -27,7 +27,9 @@ type Observer interface {
 // Power starts, stops and pauses QEMU processes. Each call sends or begins one
 // thing and returns; only Start waits, for the answer to query-status.
 type Power interface {
-	Start(ctx context.Context, req driver.StartRequest) error
+	// Start also returns what a full look at the machine showed right then; nil
+	// when it was not looked at.
+	Start(ctx context.Context, req driver.StartRequest) (*driver.Observed, error)
 	Powerdown(ctx context.Context, name string) error
 	Quit(ctx context.Context, name string) error
 	Kill(ctx context.Context, name string) error

@@ -20,7 +20,7 @@ func (x *execution) startFrom(ctx context.Context, s Step, from *driver.Snapshot
 		generation = m.Generation
 	}
 	cold := m.Restore != nil && m.Restore.Failed != ""
-	err := x.run.e.cfg.Ports.Power.Start(ctx, driver.StartRequest{VM: x.want.vm(), Generation: generation, Paused: s.Paused, From: from})
+	_, err := x.run.e.cfg.Ports.Power.Start(ctx, driver.StartRequest{VM: x.want.vm(), Generation: generation, Paused: s.Paused, From: from})
 	writing := context.WithoutCancel(ctx)
 	switch {
 	case err != nil && ctx.Err() != nil:

@@ -219,20 +219,20 @@ func (h *simHost) Await(ctx context.Context, name string, _ *manifest.VirtualMac
 	}
 }
 
-func (h *simHost) Start(ctx context.Context, req driver.StartRequest) error {
+func (h *simHost) Start(ctx context.Context, req driver.StartRequest) (*driver.Observed, error) {
 	name := req.VM.Metadata.Name
 	if err := h.call(ctx, "%s start", name); err != nil {
 		h.touch(name, func(m *simMachine) {
 			m.obs.Ended = &driver.Ended{Cause: driver.EndStartFailed, At: m.now, LastLine: err.Error()}
 		})
-		return err
+		return nil, err
 	}
 	h.mu.Lock()
 	h.starting++
 	h.mostStarting = max(h.mostStarting, h.starting)
 	if h.machine(name).obs.Presence != driver.Absent {
 		h.mu.Unlock()
-		return errors.New("a second QEMU")
+		return nil, errors.New("a second QEMU")
 	}
 	h.mu.Unlock()
 	after(ctx, h.startTakes)
@@ -246,7 +246,7 @@ func (h *simHost) Start(ctx context.Context, req driver.StartRequest) error {
 			h.later(h.readyTakes, name+" is ready", func() { h.touch(name, func(m *simMachine) { m.obs.Ready = m.obs.Presence == driver.Alive }) })
 		}
 	})
-	return nil
+	return nil, nil //nolint:nilnil // It leaves the look to its caller.
 }
 
 // after waits for a time or for ctx.

@@ -87,10 +87,10 @@ func (p *simProcess) do(ctx context.Context, call, name string, act func(context
 	return act(ctx)
 }
 
-func (p *simProcess) Start(ctx context.Context, req driver.StartRequest) error {
+func (p *simProcess) Start(ctx context.Context, req driver.StartRequest) (*driver.Observed, error) {
 	name := req.VM.Metadata.Name
-	return p.do(ctx, "start", name, func(ctx context.Context) error {
-		err := p.simHost.Start(ctx, req)
+	return nil, p.do(ctx, "start", name, func(ctx context.Context) error {
+		_, err := p.simHost.Start(ctx, req)
 		if err != nil && err.Error() == "a second QEMU" {
 			p.w.breaks("a second QEMU of %s", name)
 		}

@@ -14,14 +14,14 @@ import (
 // when an extra argument overrides the manifest's.
 type stubborn struct{ *simHost }
 
-func (h stubborn) Start(ctx context.Context, req driver.StartRequest) error {
-	err := h.simHost.Start(ctx, req)
+func (h stubborn) Start(ctx context.Context, req driver.StartRequest) (*driver.Observed, error) {
+	first, err := h.simHost.Start(ctx, req)
 	h.touch(req.VM.Metadata.Name, func(m *simMachine) {
 		if m.obs.Guest != nil {
 			m.obs.Guest.Memory = 3 << 30
 		}
 	})
-	return err
+	return first, err
 }
 
 func TestApply_restartThatChangesNothing_isNotRepeated(t *testing.T) {

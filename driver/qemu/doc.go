@@ -25,7 +25,7 @@
 //	unlock, err := d.Lock(ctx, "web")
 //	defer unlock()
 //	_, err = d.EnsureIdentity(ctx, vm)
-//	err = d.Start(ctx, driver.StartRequest{VM: vm})
+//	first, err := d.Start(ctx, driver.StartRequest{VM: vm})
 //	observed := d.Observe(ctx, "web", vm, driver.DepthFull)
 //
 // # Processes

@@ -32,22 +32,26 @@ func (e *StartError) Error() string {
 // Start starts a machine and returns when its QEMU has answered query-status. The
 // caller holds the machine's lock.
 //
+// What the new QEMU says of itself right then is a first full look at the machine,
+// for less than another visit would cost. It is nil when QEMU did not say everything;
+// that is no failure of the start.
+//
 // A start that fails leaves no process and nothing in the run dir; what QEMU said
 // stays in its log. It is refused while any process has the machine's uuid.
-func (d *Driver) Start(ctx context.Context, req driver.StartRequest) error {
+func (d *Driver) Start(ctx context.Context, req driver.StartRequest) (*driver.Observed, error) {
 	const op = "start"
 	name := req.VM.Metadata.Name
 	if err := d.prepare(name); err != nil {
-		return fail(op, name, err, "")
+		return nil, fail(op, name, err, "")
 	}
 	begun := time.Now()
-	pid, err := d.start(ctx, req)
+	pid, first, err := d.start(ctx, req)
 	if err != nil {
-		return fail(op, name, err, "")
+		return nil, fail(op, name, err, "")
 	}
 	d.log.LogAttrs(ctx, slog.LevelInfo, "machine started",
 		slog.String("vm", name), slog.Int("pid", pid), slog.Duration("dur", time.Since(begun)))
-	return nil
+	return first, nil
 }
 
 // prepare makes the folders and refuses what can never work.
@@ -61,40 +65,42 @@ func (d *Driver) prepare(name string) error {
 	return d.checkSocketPaths(name)
 }
 
-// start does the work of Start and returns the pid.
-func (d *Driver) start(ctx context.Context, req driver.StartRequest) (int, error) {
+// start does the work of Start and returns the pid, too.
+func (d *Driver) start(ctx context.Context, req driver.StartRequest) (int, *driver.Observed, error) {
 	name := req.VM.Metadata.Name
 	vm, cmd, record, err := d.compose(ctx, req)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	account, err := accountOf(vm)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	leave, err := d.enter(ctx, name)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	defer leave()
 	if err := d.clearForStart(name); err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	l, err := d.newLaunch(ctx, vm, cmd, record, account)
 	if err != nil {
-		return 0, errors.Join(err, d.removeRun(name))
+		return 0, nil, errors.Join(err, d.removeRun(name))
 	}
 	defer l.close()
 	if err := l.exec(ctx); err != nil {
-		return 0, errors.Join(err, d.removeRun(name))
+		return 0, nil, errors.Join(err, d.removeRun(name))
 	}
 	scope := d.beginScope(ctx, name, l.child.pid)
-	if err := l.confirm(ctx); err != nil {
+	talk, err := l.confirm(ctx)
+	if err != nil {
 		scope.abandon()
-		return 0, l.fail(ctx, err)
+		return 0, nil, l.fail(ctx, err)
 	}
+	defer talk.close()
 	scope.end()
-	return l.child.pid, nil
+	return l.child.pid, l.look(ctx, talk), nil
 }
 
 // compose is the object that is really started, its command line, and the launch
@@ -148,45 +154,6 @@ func (d *Driver) clearForStart(name string) error {
 		return fail("start", name, err, l.presentHint(name))
 	}
 	return d.removeRun(name)
-}
-
-// confirm waits for the answer to query-status, which a QEMU that cannot be started
-// does not live to give. The calls go out before its greeting has come. A QEMU that
-// is being started may greet twice, and forgets then what it was told: in that case
-// it is asked once more, on a connection of its own.
-func (l *launch) confirm(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, l.driver.timing.Start)
-	defer cancel()
-	nc := l.conn
-	l.conn = nil // it is qmp's from here on
-	options := qmp.Options{Handshake: l.driver.timing.Start}
-	uid, err := confirmed(ctx, func(calls ...*qmp.Call) (*qmp.Conn, error) { return qmp.New(ctx, nc, options, calls...) })
-	if errors.Is(err, qmp.ErrGreetedAgain) {
-		path := l.driver.layout.CLISocket(l.name)
-		uid, err = confirmed(ctx, func(calls ...*qmp.Call) (*qmp.Conn, error) { return qmp.DialPipelined(ctx, path, options, calls...) })
-	}
-	if err != nil {
-		return err
-	}
-	if uid != l.record.UID {
-		return wrongUUID(uid, l.record.UID)
-	}
-	return l.driver.markConfirmed(l.name)
-}
-
-// confirmed asks a QEMU on a new connection how it is and who.
-func confirmed(ctx context.Context, connect func(...*qmp.Call) (*qmp.Conn, error)) (uid string, err error) {
-	var reply uuidReply
-	status, who := qmp.NewCall("query-status", nil, nil), qmp.NewCall("query-uuid", nil, &reply)
-	conn, err := connect(status, who)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = conn.Close() }() // all was answered, or the machine is given up
-	if err := errors.Join(status.Wait(ctx), who.Wait(ctx)); err != nil {
-		return "", errors.Join(err, conn.Err())
-	}
-	return reply.UUID, nil
 }
 
 // fail ends a QEMU that was not confirmed, removes what it left, and says why it

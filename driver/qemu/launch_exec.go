@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -138,18 +139,23 @@ func (l *launch) exec(ctx context.Context) error {
 	// does not know the call.
 	_ = unix.CloseRange(firstFile, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	pidfd := -1
-	// Not os/exec: a QEMU must outlive every context, and needs no pipes.
-	p, err := os.StartProcess(l.cmd.Argv[0], l.cmd.Argv, &os.ProcAttr{
-		Dir: "/", Files: l.inherited, Env: l.account.environ(os.Environ()),
+	files := make([]uintptr, len(l.inherited))
+	for i, f := range l.inherited {
+		files[i] = f.Fd()
+	}
+	// Not os/exec: a QEMU must outlive every context, and needs no pipes. Package os
+	// would fork once more, to find out whether the kernel has pidfds.
+	pid, _, err := syscall.StartProcess(l.cmd.Argv[0], l.cmd.Argv, &syscall.ProcAttr{ //nolint:gosec // G204: the command line is what this package renders
+		Dir: "/", Files: files, Env: l.account.environ(os.Environ()),
 		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd, Credential: l.account.credential()},
 	})
+	runtime.KeepAlive(l.inherited)
 	// Our copies must go, or the end of QEMU would not end the connection.
 	closeErr := l.closeInherited()
 	if err != nil {
-		return fmt.Errorf("run %s: %w", l.cmd.Argv[0], bare(err))
+		return fmt.Errorf("run %s: %w", l.cmd.Argv[0], err)
 	}
-	pid := p.Pid
-	if err := errors.Join(closeErr, p.Release()); err != nil {
+	if err := closeErr; err != nil {
 		d.log.WarnContext(ctx, "closing descriptors failed", "vm", l.name, "err", err)
 	}
 	l.child, err = d.children.adopt(ctx, l.record, pid, pidfd)

@@ -283,7 +283,7 @@ func TestStart_contextEnds_processAndRunDirAreGone(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	err := r.Start(ctx, driver.StartRequest{VM: vm})
+	_, err := r.Start(ctx, driver.StartRequest{VM: vm})
 	if !errors.Is(err, context.DeadlineExceeded) || lifecycle(err) == nil {
 		t.Errorf("Start = %v, want the context's end", err)
 	}

@@ -24,7 +24,7 @@ func BenchmarkStart_q35(b *testing.B) {
 		b.StopTimer()
 		r.endOne("web")
 		b.StartTimer()
-		if err := r.Start(b.Context(), driver.StartRequest{VM: vm}); err != nil {
+		if _, err := r.Start(b.Context(), driver.StartRequest{VM: vm}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -112,7 +112,8 @@ func (r *rig) tryStart(vm *manifest.VirtualMachine, paused bool) error {
 			}
 		}
 	}
-	return r.Start(ctx, driver.StartRequest{VM: vm, Generation: 7, Paused: paused})
+	_, err := r.Start(ctx, driver.StartRequest{VM: vm, Generation: 7, Paused: paused})
+	return err
 }
 
 // observe looks, and checks the presence.

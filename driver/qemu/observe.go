@@ -45,6 +45,8 @@ type observation struct {
 	driver *Driver
 	vm     *manifest.VirtualMachine
 	depth  driver.Depth
+	// askedTwice tells that a conversation was damaged before.
+	askedTwice bool
 	// reached tells that the guest's own address accepted a connection.
 	reached bool
 }
@@ -99,11 +101,16 @@ func (o *observation) judge(ctx context.Context, l *look) (again bool) {
 		return false
 	case standingOurs, standingLost:
 	}
+	o.hold(l)
+	return o.ask(ctx, l)
+}
+
+// hold notes which process it is.
+func (o *observation) hold(l *look) {
 	o.PID, o.StartedAt = l.process.pid, startedAt(l.process.start, o.At)
 	if o.depth == driver.DepthFull {
 		o.Cgroup = o.driver.proc.cgroup(o.PID)
 	}
-	return o.ask(ctx, l)
 }
 
 // take takes over what is recorded.
@@ -124,19 +131,25 @@ func (o *observation) ask(ctx context.Context, l *look) (again bool) {
 	}
 	defer leave()
 	q := newQuestions(o.depth)
-	conn, err := qmp.DialPipelined(ctx, o.driver.layout.CLISocket(o.Name), qmp.Options{Handshake: o.driver.timing.Greeting}, q.calls()...)
+	conn, err := qmp.DialPipelined(ctx, o.driver.layout.CLISocket(o.Name), qmp.Options{Handshake: o.driver.timing.Greeting}, q.all...)
 	if err != nil {
-		return o.silent(ctx, l, err)
+		return o.spoiled(err) || o.silent(ctx, l, err)
 	}
 	defer func() { _ = conn.Close() }() // everything asked was answered, or is given up
 	guest, err := q.answers(ctx, o.driver, conn)
 	if err != nil {
-		return o.silent(ctx, l, err)
+		return o.spoiled(err) || o.silent(ctx, l, err)
 	}
+	o.hear(ctx, l, conn, guest)
+	return false
+}
+
+// hear takes over what QEMU said.
+func (o *observation) hear(ctx context.Context, l *look, conn *qmp.Conn, guest *driver.Guest) {
 	if !strings.EqualFold(guest.UID, l.uid()) {
 		o.unknown(driver.ReasonForeign, wrongUUID(guest.UID, l.uid()).Error(),
 			"somebody has put another socket in the place of "+o.driver.layout.CLISocket(o.Name))
-		return false
+		return
 	}
 	o.Presence, o.Guest = driver.Alive, guest
 	o.Reason, o.Message, o.Hint = "", "", ""
@@ -149,7 +162,18 @@ func (o *observation) ask(ctx context.Context, l *look) (again bool) {
 	}
 	o.ready(ctx, conn)
 	o.driver.rotateAll(ctx, o.Name)
-	return false
+}
+
+// spoiled tells, once, that QEMU is to be asked again, since what it was asked or
+// answered was damaged. QEMU 7.2 may lose a byte, refuse the handshake or let go of a
+// client that comes right after one which left without reading its answers, as a
+// maqet does that is killed.
+func (o *observation) spoiled(cause error) bool {
+	_, refused := errors.AsType[*qmp.Error](cause)
+	damaged := refused || errors.Is(cause, errDisorder) || errors.Is(cause, qmp.ErrClosed) && !errors.Is(cause, context.DeadlineExceeded)
+	first := !o.askedTwice
+	o.askedTwice = true
+	return damaged && first
 }
 
 // silent says why QEMU did not answer.

@@ -1,9 +1,9 @@
 package qemu
 
 import (
-	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -13,7 +13,9 @@ import (
 )
 
 // questions are what QEMU is asked, all in one write together with the handshake,
-// and where the answers go.
+// and where the answers go. QEMU reads its monitor a byte per turn of its main loop,
+// which costs it more than the answers do, so of several ways to ask it is the
+// shortest that is taken.
 type questions struct {
 	depth driver.Depth
 
@@ -24,52 +26,58 @@ type questions struct {
 	kvm struct {
 		Enabled bool `json:"enabled"`
 	}
-	board string
-	smp   struct {
-		CPUs    int `json:"cpus"`
-		Sockets int `json:"sockets"`
-		Cores   int `json:"cores"`
-		Threads int `json:"threads"`
-	}
+	// root are the children of the root of all objects; one is the board.
+	root   []qomItem
 	memory struct {
-		Size int64 `json:"size"`
+		Base int64 `json:"base-memory"`
 	}
-	cpus []struct {
-		Path string `json:"qom-path"`
-	}
-	blocks  []namedBlock
+	cpus    cpuQuestions
+	drives  []drive
 	devices []qomItem
 	jobs    []jobReply
 
-	needed []*qmp.Call // must be answered
-	tried  []*qmp.Call // may be refused: not every board has everything
+	// all are the questions in the order in which they are asked and answered. The
+	// uuid comes last: when that is the answer to the last question, no answer to
+	// another one was lost or too many.
+	all []*qmp.Call
+	// state and who ask for status and uuid.
+	state, who *qmp.Call
 }
 
-// namedBlock is a block node as QEMU has it.
-type namedBlock struct {
-	Name     string `json:"node-name"`
-	Driver   string `json:"drv"`
-	ReadOnly bool   `json:"ro"`
-	File     string `json:"file"`
-	Image    struct {
-		Size      int64  `json:"virtual-size"`
-		Format    string `json:"format"`
-		Snapshots []struct {
-			Name        string `json:"name"`
-			VMStateSize int64  `json:"vm-state-size"`
-			DateSec     int64  `json:"date-sec"`
-			DateNsec    int64  `json:"date-nsec"`
-		} `json:"snapshots"`
-	} `json:"image"`
-	Bitmaps []struct {
-		Name string `json:"name"`
-	} `json:"dirty-bitmaps"`
+// drive is a drive of a device, with the block node in it.
+type drive struct {
+	// Device is the name of the device, or the path of the part of it that has the drive.
+	Device string `json:"qdev"`
+	// Inserted is nil without a medium.
+	Inserted *struct {
+		Driver   string `json:"drv"`
+		ReadOnly bool   `json:"ro"`
+		File     string `json:"file"`
+		Image    struct {
+			Size      int64 `json:"virtual-size"`
+			Snapshots []struct {
+				Name        string `json:"name"`
+				VMStateSize int64  `json:"vm-state-size"`
+				DateSec     int64  `json:"date-sec"`
+				DateNsec    int64  `json:"date-nsec"`
+			} `json:"snapshots"`
+		} `json:"image"`
+		Bitmaps []struct {
+			Name string `json:"name"`
+		} `json:"dirty-bitmaps"`
+	} `json:"inserted"`
 }
 
 // qomItem is a child of an object.
 type qomItem struct {
 	Name string `json:"name"`
 	Type string `json:"type"`
+}
+
+// kind is the type of the child; false for a property that is none.
+func (i qomItem) kind() (string, bool) {
+	kind, ok := strings.CutPrefix(i.Type, "child<")
+	return strings.TrimSuffix(kind, ">"), ok
 }
 
 type jobReply struct {
@@ -82,22 +90,21 @@ type jobReply struct {
 	Total   int64 `json:"total-progress"`
 }
 
+// peripherals is where QEMU has the devices that were given a name.
+const peripherals = "/machine/peripheral"
+
 // newQuestions are the questions of a depth.
 func newQuestions(depth driver.Depth) *questions {
 	q := &questions{depth: depth}
-	q.needed = []*qmp.Call{qmp.NewCall("query-status", nil, &q.status), qmp.NewCall("query-uuid", nil, &q.uid)}
+	q.state, q.who = qmp.NewCall("query-status", nil, &q.status), qmp.NewCall("query-uuid", nil, &q.uid)
 	if depth == driver.DepthBrief {
+		q.all = []*qmp.Call{q.state, q.who}
 		return q
 	}
-	q.needed = append(q.needed,
-		qmp.NewCall("query-named-block-nodes", map[string]any{"flat": true}, &q.blocks),
-		qmp.NewCall("qom-list", map[string]any{"path": "/machine/peripheral"}, &q.devices),
-		qmp.NewCall("query-jobs", nil, &q.jobs),
-		qomGet("/machine", "type", &q.board),
-		qmp.NewCall("query-cpus-fast", nil, &q.cpus),
-	)
-	q.tried = []*qmp.Call{
-		qmp.NewCall("query-kvm", nil, &q.kvm), qomGet("/machine", "smp", &q.smp), qomGet("/machine", "memory", &q.memory),
+	q.all = []*qmp.Call{
+		q.state, qmp.NewCall("query-block", nil, &q.drives), qomList(peripherals, &q.devices), qmp.NewCall("query-jobs", nil, &q.jobs),
+		qomList("/", &q.root), qmp.NewCall("query-memory-size-summary", nil, &q.memory), qmp.NewCall("query-kvm", nil, &q.kvm),
+		q.cpus.call(), q.who,
 	}
 	return q
 }
@@ -106,31 +113,55 @@ func qomGet(path, property string, result any) *qmp.Call {
 	return qmp.NewCall("qom-get", map[string]any{"path": path, "property": property}, result)
 }
 
-func (q *questions) calls() []*qmp.Call { return slices.Concat(q.needed, q.tried) }
+func qomList(path string, result any) *qmp.Call {
+	return qmp.NewCall("qom-list", map[string]any{"path": path}, result)
+}
 
-// answers waits for the answers, asks what follows from them in a second write, and
+// errDisorder is wrapped when the answers do not fit the questions.
+var errDisorder = errors.New("QEMU's answers do not fit the questions")
+
+// settle waits for the answers. Only the places for CPUs may be refused.
+func (q *questions) settle(ctx context.Context, d *Driver) error {
+	for _, call := range q.all {
+		wait := d.wait
+		if call == q.cpus.listed {
+			wait = func(ctx context.Context, calls ...*qmp.Call) error { return d.waitTried(ctx, calls) }
+		}
+		if err := wait(ctx, call); err != nil {
+			return err
+		}
+	}
+	if q.uid.UUID == "" {
+		return fmt.Errorf("%w: the last one holds no uuid", errDisorder)
+	}
+	return nil
+}
+
+// answers waits for the answers, asks what follows from them in further writes, and
 // says what the guest is.
 func (q *questions) answers(ctx context.Context, d *Driver, conn *qmp.Conn) (*driver.Guest, error) {
-	if err := d.wait(ctx, q.needed...); err != nil {
-		return nil, err
-	}
-	if err := d.waitTried(ctx, q.tried); err != nil {
+	if err := q.settle(ctx, d); err != nil {
 		return nil, err
 	}
 	g := &driver.Guest{RunState: q.status.Status, UID: q.uid.UUID, Version: greetingVersion(conn), Brief: q.depth == driver.DepthBrief}
 	if g.Brief {
 		return g, nil
 	}
-	g.MachineType = strings.TrimSuffix(q.board, "-machine")
+	for _, item := range q.root {
+		if kind, ok := item.kind(); ok && item.Name == "machine" {
+			g.MachineType = strings.TrimSuffix(kind, "-machine")
+		}
+	}
 	g.Accelerator = "tcg"
 	if q.kvm.Enabled {
 		g.Accelerator = "kvm"
 	}
-	g.CPUs = cmp.Or(len(q.cpus), q.smp.CPUs)
-	g.Topology = driver.Topology{Sockets: q.smp.Sockets, Cores: q.smp.Cores, Threads: q.smp.Threads}
-	g.Memory = q.memory.Size
+	g.Memory = q.memory.Base
 	for _, j := range q.jobs {
 		g.Jobs = append(g.Jobs, driver.Job(j))
+	}
+	if err := q.cpus.answers(ctx, d, conn, g); err != nil {
+		return nil, err
 	}
 	return g, q.details(ctx, d, conn, g)
 }
@@ -152,31 +183,26 @@ func (d *Driver) waitTried(ctx context.Context, calls []*qmp.Call) error {
 	return nil
 }
 
-// detail is what one device is asked: whether it is a drive, and whether a card.
-type detail struct {
-	qomItem
-	drive, mac       string
-	askDrive, askMAC *qmp.Call
-}
-
-// details asks for the CPU model and what each device is, in one write.
+// details asks what the devices are that have no drive, in one write: those with a
+// MAC are network cards.
 func (q *questions) details(ctx context.Context, d *Driver, conn *qmp.Conn, g *driver.Guest) error {
+	g.Disks, g.NICs, g.Devices = []driver.GDisk{}, []driver.GNIC{}, []driver.GDevice{}
 	var calls []*qmp.Call
-	if len(q.cpus) > 0 {
-		calls = append(calls, qomGet(q.cpus[0].Path, "type", &g.CPUModel))
-	}
-	var all []*detail
+	var asked []driver.GNIC
 	for _, item := range q.devices {
-		kind, ok := strings.CutPrefix(item.Type, "child<")
+		kind, ok := item.kind()
 		// Names with a dot are what maqet adds itself: no name of a manifest has one.
 		if !ok || strings.Contains(item.Name, ".") {
 			continue
 		}
-		x := &detail{qomItem: qomItem{item.Name, strings.TrimSuffix(kind, ">")}}
-		path := "/machine/peripheral/" + item.Name
-		x.askDrive, x.askMAC = qomGet(path, "drive", &x.drive), qomGet(path, "mac", &x.mac)
-		calls = append(calls, x.askDrive, x.askMAC)
-		all = append(all, x)
+		if drive := q.drive(item.Name); drive != nil {
+			g.Disks = append(g.Disks, drive.disk(item.Name, kind))
+			continue
+		}
+		asked = append(asked, driver.GNIC{Name: item.Name, Model: kind})
+	}
+	for i := range asked {
+		calls = append(calls, qomGet(peripherals+"/"+asked[i].Name, "mac", &asked[i].MAC))
 	}
 	if len(calls) > 0 {
 		if err := conn.Send(ctx, calls...); err != nil {
@@ -186,43 +212,43 @@ func (q *questions) details(ctx context.Context, d *Driver, conn *qmp.Conn, g *d
 			return err
 		}
 	}
-	q.sort(all, g)
-	return nil
-}
-
-// sort puts each device where it belongs.
-func (q *questions) sort(all []*detail, g *driver.Guest) {
-	g.Disks, g.NICs, g.Devices = []driver.GDisk{}, []driver.GNIC{}, []driver.GDevice{}
-	for _, x := range all {
-		switch {
-		case x.askDrive.Err() == nil && x.drive != "":
-			g.Disks = append(g.Disks, q.disk(x))
-		case x.askMAC.Err() == nil:
-			g.NICs = append(g.NICs, driver.GNIC{Name: x.Name, Model: x.Type, MAC: strings.ToLower(x.mac)})
-		default:
-			g.Devices = append(g.Devices, driver.GDevice{Name: x.Name, Driver: x.Type})
+	for i, nic := range asked {
+		if calls[i].Err() != nil {
+			g.Devices = append(g.Devices, driver.GDevice{Name: nic.Name, Driver: nic.Model})
+			continue
 		}
+		nic.MAC = strings.ToLower(nic.MAC)
+		g.NICs = append(g.NICs, nic)
 	}
 	slices.SortFunc(g.Disks, func(a, b driver.GDisk) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(g.NICs, func(a, b driver.GNIC) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(g.Devices, func(a, b driver.GDevice) int { return strings.Compare(a.Name, b.Name) })
+	return nil
 }
 
-// disk is a drive with what its block node says.
-func (q *questions) disk(x *detail) driver.GDisk {
-	disk := driver.GDisk{Name: x.Name, Driver: x.Type}
-	i := slices.IndexFunc(q.blocks, func(b namedBlock) bool { return b.Name == x.drive })
-	if i < 0 {
-		return disk
+// drive is the drive of a device that has a medium in it; nil when there is none. A
+// virtio device has it in a part without a name. Where another device does, such as
+// a USB stick, the part is a device of its own, which no manifest has.
+func (q *questions) drive(device string) *drive {
+	for i := range q.drives {
+		d := &q.drives[i]
+		if d.Inserted != nil && (d.Device == device || d.Device == peripherals+"/"+device+"/virtio-backend") {
+			return d
+		}
 	}
-	b := &q.blocks[i]
-	disk.File, disk.Format, disk.ReadOnly, disk.Size = b.File, b.Driver, b.ReadOnly, b.Image.Size
-	for _, s := range b.Image.Snapshots {
+	return nil
+}
+
+// disk is the drive as that of a device.
+func (d *drive) disk(name, kind string) driver.GDisk {
+	in := d.Inserted
+	disk := driver.GDisk{Name: name, Driver: kind, File: in.File, Format: in.Driver, ReadOnly: in.ReadOnly, Size: in.Image.Size}
+	for _, s := range in.Image.Snapshots {
 		disk.Snapshots = append(disk.Snapshots, driver.ImageSnapshot{
 			Tag: s.Name, VMStateSize: s.VMStateSize, Date: time.Unix(s.DateSec, s.DateNsec),
 		})
 	}
-	for _, m := range b.Bitmaps {
+	for _, m := range in.Bitmaps {
 		if m.Name != "" {
 			disk.Bitmaps = append(disk.Bitmaps, m.Name)
 		}

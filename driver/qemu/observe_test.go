@@ -279,7 +279,7 @@ func TestObserve_recordThatSaysNothing_neitherEndsNorChangesTheMachine(t *testin
 				if o := r.observe(vm, driver.DepthBrief, driver.Unknown); o.Reason != driver.ReasonLookFailed {
 					t.Errorf("observed %s: %s", o.Reason, o.Message)
 				}
-				if err := r.Start(t.Context(), driver.StartRequest{VM: vm}); err == nil {
+				if _, err := r.Start(t.Context(), driver.StartRequest{VM: vm}); err == nil {
 					t.Error("Start was not refused")
 				}
 				if err := r.ClearRun(t.Context(), "web"); err == nil {

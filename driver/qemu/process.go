@@ -43,7 +43,7 @@ func (p procfs) path(pid int, file string) string {
 
 // stat reads /proc/PID/stat.
 func (p procfs) stat(pid int) (procStat, error) {
-	text, err := os.ReadFile(p.path(pid, "stat"))
+	text, err := readProc(p.path(pid, "stat"), nil)
 	if gone(err) {
 		return procStat{}, errNoProcess
 	}
@@ -67,14 +67,52 @@ func (p procfs) stat(pid int) (procStat, error) {
 // cmdline reads the command line of a process; it is empty for a zombie and for
 // the kernel's own threads.
 func (p procfs) cmdline(pid int) ([]string, error) {
-	text, err := os.ReadFile(p.path(pid, "cmdline"))
+	text, err := readProc(p.path(pid, "cmdline"), nil)
 	if gone(err) {
 		return nil, errNoProcess
 	}
-	if err != nil || len(text) == 0 {
+	if err != nil {
 		return nil, err
 	}
-	return strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00"), nil
+	return splitArgv(text), nil
+}
+
+// splitArgv cuts the text of a command line into its words.
+func splitArgv(text []byte) []string {
+	if len(text) == 0 {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00")
+}
+
+// readProc reads a file of /proc into a buffer that may be used again. The system
+// calls are made directly: package os also prepares to wait for each file that it
+// opens, which takes longer than reading it, and a search reads one for each process
+// of the host.
+func readProc(path string, into []byte) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	for errors.Is(err, unix.EINTR) {
+		fd, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer func() { _ = unix.Close(fd) }() // it was only read
+	const room = 4 << 10
+	text := into[:0]
+	for {
+		text = slices.Grow(text, room)
+		n, err := unix.Read(fd, text[len(text):cap(text)])
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return nil, &fs.PathError{Op: "read", Path: path, Err: err}
+		case n == 0:
+			return text, nil
+		default:
+			text = text[:len(text)+n]
+		}
+	}
 }
 
 // gone tells whether reading failed because the process is not there (any more).
@@ -160,11 +198,16 @@ func (p procfs) guests() (map[string][]seen, error) {
 		return nil, fmt.Errorf("list processes: %w", err)
 	}
 	found := map[string][]seen{}
+	own, option := os.Getpid(), []byte("-uuid\x00")
+	var text []byte
 	for _, pid := range pids {
-		argv, err := p.cmdline(pid)
-		if err != nil || pid == os.Getpid() {
+		if pid == own {
 			continue
 		}
+		if text, err = readProc(p.path(pid, "cmdline"), text); err != nil || !bytes.Contains(text, option) {
+			continue
+		}
+		argv := splitArgv(text)
 		if uid := argvUUID(argv); uid != "" {
 			found[uid] = append(found[uid], seen{pid, argv})
 		}

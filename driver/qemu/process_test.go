@@ -110,3 +110,13 @@ func TestScanner_manyAtOnce_shareLooksAndMissNothing(t *testing.T) {
 		t.Errorf("find = %v, %v after its end", found, err)
 	}
 }
+
+// BenchmarkScan is the search of all processes that precedes each start.
+func BenchmarkScan(b *testing.B) {
+	p := procfs{"/proc"}
+	for b.Loop() {
+		if _, err := p.guests(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

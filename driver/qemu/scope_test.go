@@ -278,7 +278,7 @@ func TestStart_failsWhileSystemdIsAsked_isNotDelayed(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if err := r.Start(ctx, driver.StartRequest{VM: vm}); err == nil || ctx.Err() != nil {
+	if _, err := r.Start(ctx, driver.StartRequest{VM: vm}); err == nil || ctx.Err() != nil {
 		t.Errorf("Start = %v, with the context at %v", err, ctx.Err())
 	}
 }

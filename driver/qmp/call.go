@@ -21,9 +21,9 @@ type Call struct {
 	Result any
 
 	mu    sync.Mutex
-	done  chan struct{} // made on first use, closed with the outcome
-	conn  *Conn         // set when sent
-	id    string
+	done  chan struct{}   // made on first use, closed with the outcome
+	conn  *Conn           // set when sent
+	id    string          // none for a call whose answer is known by its turn
 	over  bool            // outcome decided
 	value json.RawMessage // undecoded return
 	err   error
@@ -85,25 +85,26 @@ func (c *Call) claim(conn *Conn, id string) error {
 	return nil
 }
 
-// finish decides the outcome. Only the first decision counts.
-func (c *Call) finish(value json.RawMessage, err error) {
+// finish decides the outcome. Only the first decision counts; the others are told so.
+func (c *Call) finish(value json.RawMessage, err error) (decided bool) {
 	done := c.doneChan()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.over {
-		return
+		return false
 	}
 	c.over, c.value, c.err = true, value, err
 	close(done)
+	return true
 }
 
 // abandon gives the call up, unless its outcome is decided already.
 func (c *Call) abandon(err error) {
 	c.mu.Lock()
-	conn, id := c.conn, c.id
+	conn := c.conn
 	c.mu.Unlock()
 	if conn != nil {
-		conn.forget(id)
+		conn.forget(c)
 	}
 	c.finish(nil, err)
 }
@@ -129,10 +130,10 @@ func (c *Call) settle() error {
 type wireCommand struct {
 	Execute   string          `json:"execute"`
 	Arguments json.RawMessage `json:"arguments,omitempty"`
-	ID        string          `json:"id"`
+	ID        string          `json:"id,omitempty"`
 }
 
-// encode returns the command as one line.
+// encode returns the command. JSON needs no line ends between objects.
 func (c *Call) encode() ([]byte, error) {
 	if c.Command == "" {
 		return nil, errors.New("qmp: a call without a command name")
@@ -152,7 +153,7 @@ func (c *Call) encode() ([]byte, error) {
 	if err := checkText(line); err != nil {
 		return nil, fmt.Errorf("qmp %s: %w", c.Command, err)
 	}
-	return append(line, '\n'), nil
+	return line, nil
 }
 
 // encodeArgs returns args as a JSON object, or nothing for a nil map or pointer.

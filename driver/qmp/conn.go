@@ -5,8 +5,10 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -22,7 +24,7 @@ type Conn struct {
 	hub  *hub
 
 	writing chan struct{} // held by whoever writes; a channel, so that waiting for it heeds a context
-	idMark  string        // begins every id of this connection
+	mark    string        // begins every id of this connection
 	lastID  atomic.Uint64
 	late    atomic.Uint64
 	entered bool                  // the capabilities are settled; the reader's own
@@ -35,6 +37,7 @@ type Conn struct {
 
 	mu      sync.Mutex
 	pending map[string]*Call
+	ordered []*Call // sent without an id, in the order of their answers
 	err     error
 }
 
@@ -43,7 +46,7 @@ func newConn(nc net.Conn, name string, opt Options) *Conn {
 	c := &Conn{
 		nc: nc, name: name, opt: opt, hub: newHub(opt.EventBuffer),
 		writing:    make(chan struct{}, 1),
-		idMark:     rand.Text()[:idMarkLen],
+		mark:       rand.Text()[:markLen],
 		greeted:    make(chan struct{}),
 		done:       make(chan struct{}),
 		readerDone: make(chan struct{}),
@@ -102,7 +105,7 @@ func (c *Conn) end(cause error) error {
 }
 
 // markEnded sets the reason of the end, once, and returns what was pending.
-func (c *Conn) markEnded(cause error) (pending map[string]*Call, first bool) {
+func (c *Conn) markEnded(cause error) (pending []*Call, first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
@@ -113,7 +116,8 @@ func (c *Conn) markEnded(cause error) (pending map[string]*Call, first bool) {
 	} else {
 		c.err = fmt.Errorf("%w: %s: %w", ErrClosed, c.name, cause)
 	}
-	pending, c.pending = c.pending, nil
+	pending = append(slices.Collect(maps.Values(c.pending)), c.ordered...)
+	c.pending, c.ordered = nil, nil
 	close(c.done)
 	return pending, true
 }
@@ -168,28 +172,63 @@ func (c *Conn) dispatch(line []byte) error {
 	case !greeted:
 		return protocolError(line, nil, "a reply came before the greeting, so this is no QMP socket")
 	default:
-		c.deliver(m.reply)
+		return c.deliver(line, m.reply)
 	}
 	return nil
 }
 
 // deliver completes the call that r answers, or counts r as late.
-func (c *Conn) deliver(r *reply) {
-	call := c.forget(r.id)
-	if call == nil {
-		c.late.Add(1)
-		return
+func (c *Conn) deliver(line []byte, r *reply) error {
+	if !c.entered && r.id == "" && r.err != nil {
+		// Most likely QEMU could not read what was sent: nothing better will come.
+		return protocolError(line, nil, "the peer could not read a command: %s", r.err.Desc)
 	}
+	if !c.entered && r.id != c.mark {
+		// Until the first command is answered, by its id, this may be the answer to what
+		// a client before has asked without an id. Afterwards it cannot: QEMU answers in
+		// order.
+		c.late.Add(1)
+		return nil
+	}
+	call, awaited := c.answered(r)
+	switch {
+	case !awaited && r.id == "" && r.err != nil:
+		return protocolError(line, nil, "the peer could not read a command: %s", r.err.Desc)
+	case !awaited && r.id == "":
+		return protocolError(line, nil, "a reply has no id")
+	case !awaited:
+		c.late.Add(1)
+		return nil
+	}
+	decided := false
 	if r.err != nil {
 		r.err.Command = call.Command
-		call.finish(nil, r.err)
-		return
+		decided = call.finish(nil, r.err)
+	} else {
+		c.entered = true
+		decided = call.finish(r.value, nil)
 	}
-	c.entered = c.entered || call.Command == enterCommand
-	call.finish(r.value, nil)
+	if !decided {
+		c.late.Add(1)
+	}
+	return nil
 }
 
-// register makes the calls findable by id. It fails when the connection is over.
+// answered takes the call that r answers from those that are pending.
+func (c *Conn) answered(r *reply) (call *Call, awaited bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r.id == "" && len(c.ordered) > 0 {
+		call, c.ordered = c.ordered[0], c.ordered[1:]
+		return call, true
+	}
+	call, awaited = c.pending[r.id]
+	delete(c.pending, r.id)
+	return call, awaited
+}
+
+// register makes the calls findable for their answers. It fails when the connection
+// is over.
 func (c *Conn) register(calls []*Call) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -197,39 +236,47 @@ func (c *Conn) register(calls []*Call) error {
 		return c.err
 	}
 	for _, call := range calls {
-		c.pending[call.id] = call
+		if call.id == "" {
+			c.ordered = append(c.ordered, call)
+		} else {
+			c.pending[call.id] = call
+		}
 	}
 	return nil
 }
 
-// forget takes the call with this id from the pending ones, if it is there.
-func (c *Conn) forget(id string) *Call {
+// forget takes a call that was given up from the pending ones. One without an id
+// keeps its place among the others, since its answer still comes in its turn.
+func (c *Conn) forget(call *Call) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	call := c.pending[id]
-	delete(c.pending, id)
-	return call
+	delete(c.pending, call.id)
 }
 
-// idMarkLen is how many random letters begin the ids of a connection. QEMU 7.2
+// markLen is how many random letters begin the ids of a connection. QEMU 7.2
 // reads its monitor a byte per turn of its main loop, about 8 µs each, so ids are
 // short; three letters of 32 tell a stranger's reply from ours 32,767 times of
 // 32,768, and strangers' replies are rare to begin with.
-const idMarkLen = 3
+const markLen = 3
 
 // enterCommand settles the capabilities; before its answer QEMU takes no other.
 const enterCommand = "qmp_capabilities"
 
 // nextID is an id that no other connection uses: QEMU finishes the command of a
 // client that has gone, and sends the reply to the client that came next.
-func (c *Conn) nextID() string { return c.idMark + strconv.FormatUint(c.lastID.Add(1), 10) }
+func (c *Conn) nextID() string { return c.mark + strconv.FormatUint(c.lastID.Add(1), 10) }
 
 // handshake writes qmp_capabilities and the calls in one write, and waits for the
-// greeting and the answer. Any failure ends the connection.
+// greeting and the answer. Any failure ends the connection. The calls have no ids,
+// for the sake of fewer bytes: QEMU answers in order.
 func (c *Conn) handshake(ctx context.Context, calls []*Call) error {
 	start := time.Now()
 	enter := NewCall(enterCommand, nil, nil)
-	err := c.Send(ctx, append([]*Call{enter}, calls...)...)
+	id := c.mark
+	err := c.send(ctx, append([]*Call{enter}, calls...), c.nc.Write, func() string {
+		defer func() { id = "" }()
+		return id
+	})
 	if err == nil {
 		err = enter.Wait(ctx)
 	}

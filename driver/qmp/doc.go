@@ -3,7 +3,7 @@
 // # What it is
 //
 // [Conn] speaks the QEMU Machine Protocol: it writes commands, matches replies
-// to callers by id, and hands events to subscribers. It knows nothing of
+// to callers, and hands events to subscribers. It knows nothing of
 // machines, disks or manifests; meaning belongs to its callers. *Conn implements
 // the Monitor interface of github.com/digitalocean/go-qemu/qmp, so code written
 // against that interface runs over it unchanged.
@@ -27,6 +27,13 @@
 // greeting has arrived. That is how a start is confirmed: the socket is connected
 // before QEMU runs, and the start is true when query-status is answered. A QEMU
 // that dies on the way ends the call at once with [ErrClosed].
+//
+// # Whose reply it is
+//
+// Replies are matched to callers by id. Calls that go out with the handshake have
+// none: QEMU reads its monitor byte by byte, so each id costs it about 0.1 ms, and
+// it answers in order. What was meant for a client that has gone comes before the
+// reply to the handshake, whose id is random, and is dropped.
 //
 // # Promises
 //

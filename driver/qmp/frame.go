@@ -116,7 +116,8 @@ type message struct {
 	reply    *reply
 }
 
-// reply is the answer to the command with the same id.
+// reply is the answer to the command with the same id, or without an id to the next
+// command that has none.
 type reply struct {
 	id    string
 	value json.RawMessage
@@ -165,8 +166,7 @@ func decodeMessage(line []byte) (message, error) {
 	}
 }
 
-// decodeReply reads a reply. QEMU sends one without id only when it could not
-// parse its input; whose command that was is then anybody's guess.
+// decodeReply reads a reply.
 func decodeReply(line []byte, w *wireMessage) (message, error) {
 	r := &reply{value: w.Return}
 	if w.Error != nil {
@@ -176,11 +176,8 @@ func decodeReply(line []byte, w *wireMessage) (message, error) {
 		}
 		r.value, r.err = nil, &Error{Class: e.Class, Desc: e.Desc}
 	}
-	if w.ID == nil && r.err != nil {
-		return message{}, protocolError(line, nil, "the peer could not read a command: %s", r.err.Desc)
-	}
 	if w.ID == nil {
-		return message{}, protocolError(line, nil, "a reply has no id")
+		return message{reply: r}, nil
 	}
 	if err := json.Unmarshal(w.ID, &r.id); err != nil {
 		return message{}, protocolError(line, err, "the id of a reply is not a string")

@@ -31,7 +31,7 @@ func (c *Conn) DoWithFile(ctx context.Context, command string, args, result any,
 		}
 		more, err := socket.Write(b[n:]) // the descriptor went with the first part
 		return n + more, err
-	})
+	}, c.nextID)
 	if err != nil {
 		return err
 	}

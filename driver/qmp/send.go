@@ -17,7 +17,7 @@ const drainTime = time.Second
 // error that Send returns. A call that was used before is refused and left as it
 // is.
 func (c *Conn) Send(ctx context.Context, calls ...*Call) error {
-	return c.send(ctx, calls, c.nc.Write)
+	return c.send(ctx, calls, c.nc.Write, c.nextID)
 }
 
 // Do sends one command and waits for its reply, which is decoded into result.
@@ -46,12 +46,13 @@ func (c *Conn) DoAll(ctx context.Context, calls ...*Call) error {
 // writeFunc writes bytes to the socket and returns how many went.
 type writeFunc func(b []byte) (int, error)
 
-func (c *Conn) send(ctx context.Context, calls []*Call, out writeFunc) error {
+// send writes the calls with ids that nextID gives them one after the other.
+func (c *Conn) send(ctx context.Context, calls []*Call, out writeFunc, nextID func() string) error {
 	if len(calls) == 0 {
 		return nil
 	}
 	for i, call := range calls {
-		if err := call.claim(c, c.nextID()); err != nil {
+		if err := call.claim(c, nextID()); err != nil {
 			failAll(calls[:i], err)
 			return err
 		}
@@ -68,7 +69,7 @@ func (c *Conn) send(ctx context.Context, calls []*Call, out writeFunc) error {
 		return nil
 	}
 	for _, call := range calls {
-		c.forget(call.id)
+		c.forget(call)
 	}
 	err = fmt.Errorf("qmp %s: %w", calls[0].Command, err)
 	failAll(calls, err)
