@@ -2,7 +2,6 @@ package manifest
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 )
 
@@ -14,10 +13,10 @@ const (
 )
 
 var (
-	nameSyntax       = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
-	deviceNameSyntax = regexp.MustCompile(`^[a-z]([-a-z0-9]*[a-z0-9])?$`)
-	labelNameSyntax  = regexp.MustCompile(`^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$`)
-	subdomainSyntax  = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+	nameSyntax       = newPattern(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
+	deviceNameSyntax = newPattern(`^[a-z]([-a-z0-9]*[a-z0-9])?$`)
+	labelNameSyntax  = newPattern(`^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$`)
+	subdomainSyntax  = newPattern(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
 )
 
 // ValidName says why s cannot name an object; nil when it can.

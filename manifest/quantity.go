@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
-	"regexp"
 	"strconv"
 	"strings"
 )
@@ -55,9 +54,9 @@ func isPlainDigits(s string) bool {
 }
 
 // looseQuantity is what people write for sizes elsewhere.
-var looseQuantity = regexp.MustCompile(`^([0-9]+)(\.[0-9]+)? ?([a-zA-Z]*)$`)
+var looseQuantity = newPattern(`^([0-9]+)(\.[0-9]+)? ?([a-zA-Z]*)$`)
 
-var exponent = regexp.MustCompile(`^[0-9.]+[eE][-+]?[0-9]+$`)
+var exponent = newPattern(`^[0-9.]+[eE][-+]?[0-9]+$`)
 
 // quantityHint is what to write instead of text, as far as that can be told.
 func quantityHint(text string) string {

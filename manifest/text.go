@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -98,7 +97,7 @@ func isJSON(text []byte) bool {
 
 // jsonEscape finds what JSON may escape in strings and the YAML parser may not:
 // a slash, and characters beyond 16 bits as pairs.
-var jsonEscape = regexp.MustCompile(`\\(?:[^u/]|/|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u)`)
+var jsonEscape = newPattern(`\\(?:[^u/]|/|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u)`)
 
 // plainJSON writes such escapes of a JSON text as the characters they stand for.
 func plainJSON(text []byte) []byte {
@@ -117,7 +116,7 @@ func plainJSON(text []byte) []byte {
 	})
 }
 
-var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+var yamlLine = newPattern(`^yaml: (?:line (\d+): )?`)
 
 // syntaxFault is what the parser said, at the line that is at fault. The parser
 // itself names the beginning of the block around it, or nothing.

@@ -2,7 +2,6 @@ package manifest
 
 import (
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -12,12 +11,12 @@ import (
 )
 
 var (
-	wholeNumber = regexp.MustCompile(`^-?(0|[1-9][0-9]*)$`)
-	plainFloat  = regexp.MustCompile(`^-?(0|[1-9][0-9]*)\.[0-9]+$`)
+	wholeNumber = newPattern(`^-?(0|[1-9][0-9]*)$`)
+	plainFloat  = newPattern(`^-?(0|[1-9][0-9]*)\.[0-9]+$`)
 	// base60 is what YAML 1.1 reads as a number in sixties: 52:54:00:12:34:56.
-	base60 = regexp.MustCompile(`^[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?$`)
+	base60 = newPattern(`^[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?$`)
 	// oldOctal and the like are numbers to YAML 1.1 or to YAML 1.2 only.
-	oddNumber = regexp.MustCompile(`^[-+]?(0[0-9_]+|0[xX][0-9a-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+|[0-9][0-9_]*)$`)
+	oddNumber = newPattern(`^[-+]?(0[0-9_]+|0[xX][0-9a-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+|[0-9][0-9_]*)$`)
 )
 
 // isPlain is true for a scalar without quotes, whose meaning YAML guesses.

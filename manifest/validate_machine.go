@@ -20,14 +20,14 @@ const (
 var (
 	// modelSyntax is that of board and CPU names: no comma or equals sign, which
 	// would begin an option of QEMU's.
-	modelSyntax = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+	modelSyntax = newPattern(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 	// driverSyntax is that of device types; a few of them hold commas or plus signs.
-	driverSyntax = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._,+-]*$`)
+	driverSyntax = newPattern(`^[A-Za-z0-9][A-Za-z0-9._,+-]*$`)
 	// propertySyntax is that of property names; array items have an index.
-	propertySyntax = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*(\[[0-9*]+\])?$`)
+	propertySyntax = newPattern(`^[A-Za-z0-9][A-Za-z0-9._-]*(\[[0-9*]+\])?$`)
 	// userSyntax is that of the names of users; one that is all digits is none.
-	userSyntax     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,31}$`)
-	hostnameSyntax = regexp.MustCompile(`^[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*\.?$`)
+	userSyntax     = newPattern(`^[A-Za-z_][A-Za-z0-9_.-]{0,31}$`)
+	hostnameSyntax = newPattern(`^[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*\.?$`)
 )
 
 // ownedMachineProperties are set by maqet from the keys named.
