@@ -193,10 +193,10 @@ func TestController_itsOwnWrites_keepItBusyOnlyOnce(t *testing.T) {
 		h.crash("a", driver.EndCrash)
 		h.passes(time.Minute)
 		h.expectRuns("a", "hand")
-		before, written := h.looks.Load(), h.disk.updates
+		before, written := h.looks.Load(), h.disk.written()
 		h.passes(9 * time.Minute)
-		if n := h.looks.Load() - before; n > 2 || h.disk.updates != written {
-			h.t.Errorf("%d looks and %d writes while nothing happened", n, h.disk.updates-written)
+		if n := h.looks.Load() - before; n > 2 || h.disk.written() != written {
+			h.t.Errorf("%d looks and %d writes while nothing happened", n, h.disk.written()-written)
 		}
 		h.passes(10 * time.Minute) // One look forgives the crash, and writes that down.
 		if n := h.looks.Load() - before; n > 6 {
@@ -229,6 +229,8 @@ func TestController_recordsLost_listensOnceToWhatStillRuns(t *testing.T) {
 		if m := h.records()["a"]; m == nil || h.count("a start") != 1 {
 			h.t.Errorf("started %d times, record %+v", h.count("a start"), m)
 		}
+		h.listeners.mu.Lock()
+		defer h.listeners.mu.Unlock()
 		if now, most := h.listeners.now["a"], h.listeners.most["a"]; now != 1 || most != 1 {
 			h.t.Errorf("%d listeners, at most %d at once", now, most)
 		}

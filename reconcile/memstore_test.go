@@ -87,6 +87,13 @@ func (s *memStore) Update(ctx context.Context, do func(Tx) error) error {
 	return nil
 }
 
+// written is how many transactions have written.
+func (s *memStore) written() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.updates
+}
+
 func (s *memStore) setFail(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
