@@ -85,7 +85,7 @@ type watcher struct {
 	// asked tells that this is no watch: somebody has asked for the end and only waits
 	// for it. Where a watch listens, that one does what there is to do.
 	asked bool
-	// woken tells that the process was sent a signal to go on ending.
+	// woken tells that the process was told to go on ending, and that this was said.
 	woken bool
 }
 
@@ -200,7 +200,10 @@ func (w *watcher) listen(alive context.Context, conn *qmp.Conn, notes *notes) {
 		case <-deadline:
 			return
 		case <-late:
-			w.finish(alive, conn)
+			late = nil
+			if w.finish(alive, conn) {
+				late = w.ending() // It may hang once more.
+			}
 		case e, ok := <-events.C():
 			if !ok {
 				return
