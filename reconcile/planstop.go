@@ -73,9 +73,6 @@ func (p *planner) stopStep(k StepKind, stage driver.Stage, kind driver.IntentKin
 
 // stopKind is what a new intent says.
 func (p *planner) stopKind() driver.IntentKind {
-	if in := p.stopIntent(); in != nil {
-		return in.Kind
-	}
 	if p.stopWanted() {
 		return driver.IntentStop
 	}
