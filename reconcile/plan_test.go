@@ -181,6 +181,7 @@ func TestPlanMachine_notObserved_neverDestroys(t *testing.T) {
 		{"no answer, forced, but running wanted", gone(driver.Unresponsive, "NoAnswer").with(force).edit(power(manifest.PowerRunning)), "!NoAnswer", PhaseUnresponsive},
 		{"no answer, killed", gone(driver.Unresponsive, "NoAnswer").with(force).intent(stop, driver.StageKill, time.Minute), "wait,exit,1m0s", PhaseStopping},
 		{"no answer, killed in vain", gone(driver.Unresponsive, "NoAnswer").with(force).intent(stop, driver.StageKill, time.Minute).with(late), "!Stuck", PhaseUnresponsive},
+		{"no answer, stop begun and dropped, restart forced", gone(driver.Unresponsive, "NoAnswer").edit(power(manifest.PowerRunning)).with(force).intent(stop, driver.StagePowerdown, time.Minute).with(late).with(func(s *scene) { s.opt.Restart = true }), "kill(Restart,5s);", PhaseUnresponsive},
 		{"quitting, so no answer", gone(driver.Unresponsive, "NoAnswer").intent(stop, driver.StageQuit, time.Minute), "wait,exit,1m0s", PhaseStopping},
 		{"quit in vain", gone(driver.Unresponsive, "NoAnswer").intent(stop, driver.StageQuit, time.Minute).with(late), "!NoAnswer", PhaseUnresponsive},
 		{"sockets lost, forced", gone(driver.Unresponsive, "SocketsLost").with(force), "!SocketsLost", PhaseUnresponsive},
