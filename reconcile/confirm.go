@@ -61,12 +61,8 @@ func (s Step) seen(obs driver.Observed) (message string, ok bool) {
 		return s.Why, obs.Ended == nil
 	case StepIdentity:
 		return "its identity is written", obs.Identity != nil
-	case StepCreateDisk:
-		f := obs.Files[s.Disk]
-		return "created disk " + s.Disk + ": " + s.Why, f.Exists && (s.Digest == "" || f.Image == s.Digest)
-	case StepSetAside:
-		f := obs.Files[s.Disk]
-		return "moved disk " + s.Disk + " aside", !f.Exists || f.Image != s.Digest
+	case StepCreateDisk, StepSetAside:
+		return s.seenDisk(obs.Files[s.Disk])
 	case StepStart:
 		return seenStart(obs)
 	case StepPowerdown, StepQuit, StepKill:
@@ -108,6 +104,15 @@ func (s Step) remembered() string {
 		return "snapshot " + s.Snapshot + " is kept no longer: " + s.Why
 	}
 	return "the hold is over: " + s.Why
+}
+
+// seenDisk is true for a disk that is there and of the image that it should be of,
+// and for one that was moved away, in whose place another may be.
+func (s Step) seenDisk(f driver.DiskFile) (string, bool) {
+	if s.Kind == StepSetAside {
+		return "moved disk " + s.Disk + " aside", !f.Exists || f.Image != s.Digest
+	}
+	return "created disk " + s.Disk + ": " + s.Why, f.Exists && (s.Digest == "" || f.Image == s.Digest)
 }
 
 // told says what the process was told.

@@ -106,7 +106,7 @@ func (c *Controller) fetchImage(ctx context.Context, cancel context.CancelFunc, 
 	case err != nil:
 		c.log.Warn("an image could not be fetched", "image", name, "err", err, "again", pause)
 	default:
-		c.log.Info(imageHere(name, got), "image", name)
+		c.log.Info("an image is here", "image", name, "digest", got.Digest)
 	}
 	for _, machine := range waiting {
 		event := c.engine.event(machine, 0, state.EventNormal, state.EventImagePulled, imageHere(name, got))

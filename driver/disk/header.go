@@ -46,11 +46,23 @@ const (
 
 // magics are what other formats than qcow2 begin with.
 var magics = []struct{ text, format string }{
-	{"KDMV", "vmdk"}, {"COWD", "vmdk"}, {"# Disk DescriptorFile", "vmdk"},
-	{"vhdxfile", "vhdx"}, {"conectix", "vpc"}, {"<<< ", "vdi"}, {"LUKS\xba\xbe", "luks"},
-	{"QED\x00", "qed"}, {"WithoutFreeSpace", "parallels"}, {"WithouFreSpacExt", "parallels"},
-	{"#!/bin/sh\n#V2.0 Format\n", "cloop"}, {"Bochs Virtual HD Image", "bochs"},
-	{"\xfd7zXZ\x00", "xz"}, {"\x1f\x8b", "gzip"}, {"\x28\xb5\x2f\xfd", "zstd"}, {"BZh", "bzip2"}, {"PK\x03\x04", "zip"},
+	{"KDMV", "vmdk"},
+	{"COWD", "vmdk"},
+	{"# Disk DescriptorFile", "vmdk"},
+	{"vhdxfile", "vhdx"},
+	{"conectix", "vpc"},
+	{"<<< ", "vdi"},
+	{"LUKS\xba\xbe", "luks"},
+	{"QED\x00", "qed"},
+	{"WithoutFreeSpace", "parallels"},
+	{"WithouFreSpacExt", "parallels"},
+	{"#!/bin/sh\n#V2.0 Format\n", "cloop"},
+	{"Bochs Virtual HD Image", "bochs"},
+	{"\xfd7zXZ\x00", "xz"},
+	{"\x1f\x8b", "gzip"},
+	{"\x28\xb5\x2f\xfd", "zstd"},
+	{"BZh", "bzip2"},
+	{"PK\x03\x04", "zip"},
 }
 
 // ReadHeader reads what an image file says of itself in its first bytes.
@@ -122,7 +134,7 @@ func parseQcow(head []byte, f io.ReaderAt) (Header, error) {
 			return Header{}, fmt.Errorf("the name of its backing file has %d bytes at %d: %w", size, offset, ErrDamaged)
 		}
 		name := make([]byte, size)
-		if _, err := f.ReadAt(name, int64(offset)); err != nil { //nolint:gosec // bounded above
+		if _, err := f.ReadAt(name, int64(offset)); err != nil {
 			return Header{}, fmt.Errorf("read the name of its backing file: %w", err)
 		}
 		h.Backing = string(name)

@@ -58,15 +58,17 @@ var strangers = []struct {
 			t.Fatal(err)
 		}
 	}, "it keeps its data in an external data file"},
+	// Made by hand: qemu-img measures the processor for a key, and fails on a busy one.
 	{"LUKS within qcow2", manifest.FormatQcow2, func(t *testing.T, path string) {
-		qemuImg(t, "create", "-q", "-f", "qcow2", "--object", "secret,id=k,data=secret", "-o", "encrypt.format=luks,encrypt.key-secret=k,encrypt.iter-time=10", path, "1M")
+		qemuImg(t, "create", "-q", "-f", "qcow2", path, "1M")
+		patch(t, path, 32, binary.BigEndian.AppendUint32(nil, 2))
 	}, "it is encrypted (LUKS)"},
 	{"AES within qcow2", manifest.FormatQcow2, func(t *testing.T, path string) {
 		qemuImg(t, "create", "-q", "-f", "qcow2", path, "1M")
 		patch(t, path, 32, binary.BigEndian.AppendUint32(nil, 1))
 	}, "it is encrypted (AES)"},
 	{"LUKS", manifest.FormatRaw, func(t *testing.T, path string) {
-		qemuImg(t, "create", "-q", "-f", "luks", "--object", "secret,id=k,data=secret", "-o", "key-secret=k,iter-time=10", path, "1M")
+		write(t, path, append([]byte("LUKS\xba\xbe\x00\x01aes"), make([]byte, 1<<20)...))
 	}, "it is encrypted (LUKS)"},
 	{"corrupt", manifest.FormatQcow2, func(t *testing.T, path string) {
 		qemuImg(t, "create", "-q", "-f", "qcow2", path, "1M")

@@ -26,7 +26,7 @@ func (r *rig) storeImage(digit, format string) driver.ImageState {
 		{"qemu-img", "create", "-q", "-f", format, path, "1M"},
 		{"qemu-io", "-f", format, "-c", "write -P 0x61 0 64k", path},
 	} {
-		if out, err := exec.CommandContext(r.t.Context(), words[0], words[1:]...).CombinedOutput(); err != nil { //nolint:gosec // G204: a tool of QEMU
+		if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil { //nolint:gosec // G204: a tool of QEMU
 			r.t.Fatalf("%v: %v: %s", words, err, out)
 		}
 	}
@@ -97,9 +97,9 @@ func TestObserve_bindingOfADisk_outlivesWhatLiesAroundIt(t *testing.T) {
 	if f := look(); f.Image != image.Digest || f.Lost {
 		t.Errorf("without the identity: %+v", f)
 	}
-	r.must(os.WriteFile(r.layout.Identity("web"), identity, 0o600))
+	r.must(os.WriteFile(r.layout.Identity("web"), identity, 0o600)) //nolint:gosec // G703: a file of the rig
 	flat := r.layout.Disk("web", "root")
-	if out, err := exec.CommandContext(t.Context(), "qemu-img", "rebase", "-F", "raw", "-b", "", flat).CombinedOutput(); err != nil { //nolint:gosec // G204: a tool of QEMU
+	if out, err := exec.Command("qemu-img", "rebase", "-F", "raw", "-b", "", flat).CombinedOutput(); err != nil { //nolint:gosec // G204: a tool of QEMU
 		t.Fatalf("%v: %s", err, out)
 	}
 	if f := look(); f.Image != image.Digest || f.Backing != "" || f.Lost {

@@ -229,9 +229,9 @@ func isLocal(err error) bool {
 
 // attempt asks the server once, for what is missing.
 func (d *download) attempt(ctx context.Context) error {
-	watch := watchFor(ctx, d.store.cfg.Timing.Stall)
+	watched, watch := watchFor(ctx, d.store.cfg.Timing.Stall)
 	defer watch.end()
-	req, err := d.request(watch.ctx)
+	req, err := d.request(watched)
 	if err != nil {
 		return err
 	}

@@ -43,7 +43,7 @@ func TestPull_goodServer_storesTheImageByItsDigest(t *testing.T) {
 			if diff := cmp.Diff(state, s.Look(spec)); diff != "" || state.Size != size {
 				t.Errorf("looked at again (-pull +look):\n%s", diff)
 			}
-			s.wantOnly(t, spec.Digest(), "raw")
+			s.wantOnly(t, spec.Digest())
 			asked := len(srv.ranges())
 			if _, err := s.Pull(t.Context(), spec, nil); err != nil || len(srv.ranges()) != asked {
 				t.Errorf("fetched again: %v", err)
@@ -173,7 +173,7 @@ func TestPull_cutOff_goesOnWhereItEnded(t *testing.T) {
 				t.Fatal(err)
 			}
 			wantStored(t, state, content)
-			s.wantOnly(t, spec.Digest(), "raw")
+			s.wantOnly(t, spec.Digest())
 			if diff := cmp.Diff(tt.ranges, srv.ranges()); diff != "" {
 				t.Errorf("ranges asked for (-want +got):\n%s", diff)
 			}
@@ -195,7 +195,7 @@ func TestPull_cancelled_keepsThePart(t *testing.T) {
 		w.Header().Set("ETag", `"a"`)
 		w.Header().Set("Content-Length", fmt.Sprint(len(content)))
 		_, _ = w.Write(content[:sent])
-		w.(http.Flusher).Flush()
+		flush(w)
 		<-end
 	})
 	defer close(end)
@@ -250,7 +250,7 @@ func TestPull_damagedPart_startsOnceMoreFromNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			wantStored(t, state, content)
-			s.wantOnly(t, spec.Digest(), "raw")
+			s.wantOnly(t, spec.Digest())
 		})
 	}
 }
@@ -304,22 +304,10 @@ func TestPull_badServers_areLeftInWords(t *testing.T) {
 		"announces too much": {file(content, "a"), func(c *Config) { c.MaxSize = 100 << 10 }, ErrTooMuch, "more than 100Ki", 1},
 		"never ends":         {endless, func(c *Config) { c.MaxSize = 1 << 20 }, ErrTooMuch, "more than 1Mi", 1},
 		"sends more than it announced": {func(w http.ResponseWriter, _ *http.Request) {
-			conn, buf, err := w.(http.Hijacker).Hijack()
-			if err != nil {
-				return
-			}
-			_, _ = fmt.Fprintf(buf, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n%s", content)
-			_ = buf.Flush()
-			_ = conn.Close()
+			say(w, fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n%s", content))
 		}, nil, ErrDigest, "the digest is wrong", 1},
 		"no HTTP": {func(w http.ResponseWriter, _ *http.Request) {
-			conn, buf, err := w.(http.Hijacker).Hijack()
-			if err != nil {
-				return
-			}
-			_, _ = buf.WriteString("220 mail.example.org ESMTP\r\n")
-			_ = buf.Flush()
-			_ = conn.Close()
+			say(w, "220 mail.example.org ESMTP\r\n")
 		}, nil, nil, "malformed HTTP", maxTries},
 		"a redirect in circles": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "/again", http.StatusFound)
@@ -359,9 +347,7 @@ func TestPull_stalls_isLeftInWords(t *testing.T) {
 	hang := func(send func(w http.ResponseWriter)) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			send(w)
-			if f, ok := w.(http.Flusher); ok {
-				f.Flush()
-			}
+			flush(w)
 			select {
 			case <-end:
 			case <-r.Context().Done():
@@ -388,7 +374,7 @@ func TestPull_stalls_isLeftInWords(t *testing.T) {
 					return
 				case <-tick.C:
 					_, _ = w.Write(content[i%size : i%size+1])
-					w.(http.Flusher).Flush()
+					flush(w)
 				}
 			}
 		},

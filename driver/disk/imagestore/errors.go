@@ -83,8 +83,7 @@ func redacted(spec manifest.ImageSpec, err error) error {
 	if !spec.IsURL() || !strings.Contains(err.Error(), "?") {
 		return err
 	}
-	var failed *url.Error
-	if errors.As(err, &failed) {
+	if failed, ok := errors.AsType[*url.Error](err); ok {
 		return failed.Err
 	}
 	return err

@@ -3,7 +3,6 @@ package imagestore
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 
@@ -117,7 +116,7 @@ func hintOf(err error) string {
 	case errors.Is(err, ErrTooMuch):
 		return "see whether the source is what was meant"
 	case errors.Is(err, ErrStalled):
-		return fmt.Sprintf("try again later, from another mirror, or allow more time with --timeouts stall=DURATION")
+		return "try again later, from another mirror, or allow more time with --timeouts stall=DURATION"
 	default:
 		return ""
 	}

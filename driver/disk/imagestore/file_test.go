@@ -73,7 +73,7 @@ func TestPull_packed_isUnpackedWithHoles(t *testing.T) {
 					t.Fatal(err)
 				}
 				wantStored(t, state, content)
-				s.wantOnly(t, spec.Digest(), "raw")
+				s.wantOnly(t, spec.Digest())
 				if state.Stored > 1<<20 && (kind != "" || from == "file") {
 					t.Errorf("it takes %d bytes, although most of it is zeros", state.Stored)
 				}

@@ -52,6 +52,6 @@ func TestPull_killedAtRandomMoments_isDoneAgain(t *testing.T) {
 				t.Errorf("round %d left %+v", round, p)
 			}
 		}
-		s.wantOnly(t, spec.Digest(), "raw")
+		s.wantOnly(t, spec.Digest())
 	}
 }

@@ -36,7 +36,7 @@ func (s *Store) overlay(t *testing.T, of driver.ImageState, path string) string 
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	must(t, "qemu-img", "create", "-q", "-f", "qcow2", "-b", of.Path, "-F", of.Format, path)
+	qemuImg(t, "create", "-q", "-f", "qcow2", "-b", of.Path, "-F", of.Format, path)
 	return path
 }
 
@@ -73,7 +73,7 @@ func TestPrune_whatIsReadFrom_staysWhoeverReadsIt(t *testing.T) {
 			return Known{}
 		}, true, "kept image: read by vm/web disk root"},
 		"a disk with a snapshot": {func(t *testing.T, s *Store, i driver.ImageState) Known {
-			must(t, "qemu-img", "snapshot", "-c", "tag", s.overlay(t, i, "web/root.qcow2"))
+			qemuImg(t, "snapshot", "-c", "tag", s.overlay(t, i, "web/root.qcow2"))
 			return Known{}
 		}, true, "kept image: read by vm/web disk root"},
 		"a kept disk": {func(t *testing.T, s *Store, i driver.ImageState) Known {
@@ -91,12 +91,12 @@ func TestPrune_whatIsReadFrom_staysWhoeverReadsIt(t *testing.T) {
 		}, true, "kept image: read by vm/web disk root"},
 		"a backing file in JSON": {func(t *testing.T, s *Store, i driver.ImageState) Known {
 			path := s.overlay(t, i, "web/root.qcow2")
-			must(t, "qemu-img", "rebase", "-u", "-F", "raw", "-b", `json:{"driver":"raw","file":{"driver":"file","filename":"`+i.Path+`"}}`, path)
+			qemuImg(t, "rebase", "-u", "-F", "raw", "-b", `json:{"driver":"raw","file":{"driver":"file","filename":"`+i.Path+`"}}`, path)
 			return Known{}
 		}, true, "kept image: read by vm/web disk root"},
 		"a relative backing file": {func(t *testing.T, s *Store, i driver.ImageState) Known {
 			path := s.overlay(t, i, "web/root.qcow2")
-			must(t, "qemu-img", "rebase", "-u", "-F", "raw", "-b", "../../images/"+filepath.Base(i.Path), path)
+			qemuImg(t, "rebase", "-u", "-F", "raw", "-b", "../../images/"+filepath.Base(i.Path), path)
 			return Known{}
 		}, true, "kept image: read by vm/web disk root"},
 		"a file that a machine names": {func(t *testing.T, s *Store, i driver.ImageState) Known {

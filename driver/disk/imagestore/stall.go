@@ -21,13 +21,14 @@ type stallWatch struct {
 	fresh  int
 }
 
-func watchFor(ctx context.Context, limit time.Duration) *stallWatch {
+// watchFor begins to watch. The context that it returns is the one that ends.
+func watchFor(ctx context.Context, limit time.Duration) (context.Context, *stallWatch) {
 	w := &stallWatch{limit: limit}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
 	w.timer = time.AfterFunc(limit, func() {
 		w.cancel(fmt.Errorf("%w: less than %s came in %s (timeout \"stall\")", ErrStalled, manifest.Quantity(leastProgress), limit))
 	})
-	return w
+	return w.ctx, w
 }
 
 // got tells that n bytes came.

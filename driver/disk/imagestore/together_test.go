@@ -66,9 +66,7 @@ func gate(content []byte) (http.HandlerFunc, func()) {
 	answer := func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", fmt.Sprint(len(content)))
 		_, _ = w.Write(content[:len(content)/2])
-		if f, ok := w.(http.Flusher); ok {
-			f.Flush()
-		}
+		flush(w)
 		select {
 		case <-open:
 			_, _ = w.Write(content[len(content)/2:])
@@ -123,7 +121,7 @@ func TestPull_many_fetchOnce(t *testing.T) {
 	if got := len(srv.ranges()); got != 1 {
 		t.Errorf("fetched %d times", got)
 	}
-	s.wantOnly(t, spec.Digest(), "raw")
+	s.wantOnly(t, spec.Digest())
 }
 
 // TestPull_holderHangs_waiterGivesUpAndNamesIt stops a process that fetches.
