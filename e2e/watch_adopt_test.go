@@ -62,7 +62,9 @@ func TestWatch_lookAlike_isLeftAlone(t *testing.T) {
 	go func() { ended <- alike.Wait() }()
 	t.Cleanup(func() {
 		_ = alike.Process.Kill()
-		<-ended
+		if err := <-ended; err == nil {
+			t.Error("the look-alike ended by itself")
+		}
 	})
 	w.begin("--prune", "--prune-all")
 	before := w.running(2)

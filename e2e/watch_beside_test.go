@@ -79,7 +79,7 @@ func TestWatch_othersBeside_areRefusedWhatItOwns(t *testing.T) {
 	w.Phase(t, "vm0", "Running")
 	// Without its file it may go.
 	w.remove("vm1.yaml")
-	w.Becomes(t, "vm1", "deleted", func(s host.Status) bool {
+	w.Becomes(t, "vm1", "deleted", func(host.Status) bool {
 		_, _, code := w.Maqet(t, "delete", "vm1", "--force")
 		return code == 0
 	})

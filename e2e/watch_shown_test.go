@@ -51,9 +51,9 @@ func TestWatch_crashLoop_isShownWithCauseAndLastWords(t *testing.T) {
 func TestWatch_qemuThatRefuses_isToldInItsWords(t *testing.T) {
 	t.Parallel()
 	w := newWatching(t, 1)
-	w.put("bad.yaml", strings.ReplaceAll(small("bad", ""), "{type: q35}", "{type: q35, properties: {nosuch: true}}"))
 	w.begin()
 	before := w.running(1)
+	w.put("bad.yaml", strings.ReplaceAll(small("bad", ""), "{type: q35}", "{type: q35, properties: {nosuch: true}}"))
 	w.prints(`^.* bad +Warning .*nosuch' not found`, "events", "bad")
 	w.says("nosuch' not found")
 	w.put("bad.yaml", small("bad", ""))

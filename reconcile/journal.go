@@ -76,10 +76,8 @@ func (s Step) event(ended *driver.Ended) (kind, reason string) {
 		return endEvent(ended)
 	case StepIdentity:
 		return state.EventNormal, state.EventIdentity
-	case StepCreateDisk:
-		return state.EventNormal, state.EventDiskCreated
-	case StepSetAside:
-		return state.EventNormal, state.EventDiskSetAside
+	case StepCreateDisk, StepSetAside:
+		return s.diskEvent()
 	case StepStart:
 		return state.EventNormal, state.EventStarted
 	case StepPowerdown:
@@ -116,6 +114,13 @@ func (s Step) event(ended *driver.Ended) (kind, reason string) {
 	default:
 		return state.EventNormal, string(s.Kind)
 	}
+}
+
+func (s Step) diskEvent() (kind, reason string) {
+	if s.Kind == StepSetAside {
+		return state.EventNormal, state.EventDiskSetAside
+	}
+	return state.EventNormal, state.EventDiskCreated
 }
 
 func (s Step) restoreEvent() (kind, reason string) {

@@ -76,11 +76,7 @@ func (m *model) doHost(s Step) {
 	case StepTakeSnapshot:
 		m.takeSnapshot(s)
 	case StepFinishSnapshot:
-		if s.Intent != nil {
-			m.obs.Guest.Jobs = slices.DeleteFunc(m.obs.Guest.Jobs, func(j driver.Job) bool { return j.ID == s.Intent.Snapshot.Job })
-			m.obs.Intent = nil
-			m.addSnapshot(s.Snapshot, 1)
-		}
+		m.finishSnapshot(s)
 	case StepLoadSnapshot:
 		m.load(s)
 	case StepFinishLoad, StepFailRestore:
@@ -252,6 +248,16 @@ func (m *model) takeSnapshot(s Step) {
 		return
 	}
 	m.obs.Guest.Jobs = append(m.obs.Guest.Jobs, driver.Job{ID: s.Intent.Snapshot.Job, Type: "snapshot-save", Status: "running"})
+}
+
+// finishSnapshot takes a job that has saved memory off QEMU's list.
+func (m *model) finishSnapshot(s Step) {
+	if s.Intent == nil {
+		return
+	}
+	m.obs.Guest.Jobs = slices.DeleteFunc(m.obs.Guest.Jobs, func(j driver.Job) bool { return j.ID == s.Intent.Snapshot.Job })
+	m.obs.Intent = nil
+	m.addSnapshot(s.Snapshot, 1)
 }
 
 func (m *model) addSnapshot(tag string, vmState int64) {

@@ -64,7 +64,7 @@ func (s *Store) beside(change ...func(*Config)) *Store {
 
 // noise is content that does not pack, and that no format is known by.
 func noise(size int) []byte {
-	random := rand.NewChaCha8([32]byte{1, byte(size % 251)})
+	random := rand.NewChaCha8([32]byte{1, byte(size & 0xff)})
 	content := make([]byte, size)
 	_, _ = random.Read(content) // it never fails
 	copy(content, "no magic")
