@@ -46,6 +46,7 @@ func TestHelp_everyExample_runs(t *testing.T) {
 	}
 	for _, line := range lines {
 		t.Run(line, func(t *testing.T) {
+			t.Parallel()
 			h := host.New(t, binary)
 			dir := exampleDir(t)
 			h.Must(t, 0, "apply", "-f", filepath.Join(dir, "vms"))

@@ -90,7 +90,7 @@ func (w *simWorld) expectRuns(names ...string) {
 }
 
 func (w *simWorld) crash(name string, cause driver.EndCause) {
-	w.host.touch(name, func(m *simMachine) { m.end(cause) })
+	w.host.touch(name, func(m *simMachine) { m.dies(cause) })
 }
 
 func (w *simWorld) count(call string) int {

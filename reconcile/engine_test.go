@@ -280,7 +280,7 @@ func TestApply_oneFails_othersGoOn(t *testing.T) {
 		if !report.Failed || !report.Refused {
 			t.Errorf("want failed and refused: %+v", report)
 		}
-		if diff := cmp.Diff(map[string]Phase{"a": PhaseFailed, "b": PhaseRunning}, phases(report)); diff != "" {
+		if diff := cmp.Diff(map[string]Phase{"a": PhasePending, "b": PhaseRunning}, phases(report)); diff != "" {
 			t.Error(diff)
 		}
 		if err := report.Results[0].Err; !errors.Is(err, refused.Err) {

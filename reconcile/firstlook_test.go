@@ -65,7 +65,7 @@ func TestExecution_stepAfterAStart_isLookedAtAnew(t *testing.T) {
 		}
 		want := copyDesired(*r.known)
 		x := &execution{run: r, want: &want}
-		if err := x.all(w.Context(), []Step{{Kind: StepIdentity}, {Kind: StepStart}, {Kind: StepPause}}); err != nil {
+		if err := x.all(w.Context(), []Step{{Kind: StepIdentity}, {Kind: StepCreateDisk, Disk: "root"}, {Kind: StepStart}, {Kind: StepPause}}); err != nil {
 			t.Fatal(err)
 		}
 		if o := x.look(w.Context()); o.Guest == nil || o.Guest.RunState != runPaused || looks != 2 {

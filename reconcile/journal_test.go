@@ -224,11 +224,12 @@ func TestJournal_snapshots_areToldWithTheirMachine(t *testing.T) {
 		j := w.journalled()
 		w.apply(ApplyOptions{}, newVM("web"))
 		j.take()
+		w.host.jobTakes = 3 * lookTakes
 		w.apply(ApplyOptions{}, newVM("web"), &newSnap("s1", "web", manifest.SnapshotFull).Object)
 		if got := j.messages(state.EventCreated); len(got) != 1 || !strings.Contains(got[0], "snapshot s1") {
 			t.Errorf("created: %q", got)
 		}
-		j.expect(t, "Created SavingSnapshot", "SnapshotTaken")
+		j.expect(t, "Created SavingSnapshot", "SnapshotTaken Ready")
 		if _, err := w.engine.DeleteSnapshot(w.Context(), "web", "s1", Options{}); err != nil {
 			t.Fatal(err)
 		}

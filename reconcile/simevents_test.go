@@ -131,31 +131,16 @@ func (w *simWorld) edit(change func(*manifest.VirtualMachineSpec)) {
 	w.saved()
 }
 
-// ends ends a machine's process as it would read.
+// ends ends a machine's process.
 func (w *simWorld) ends(cause driver.EndCause) {
-	w.host.touch(w.pick(), func(m *simMachine) {
-		if m.obs.Presence != driver.Alive {
-			return
-		}
-		orderly := cause != driver.EndCrash
-		in := m.obs.Intent
-		if orderly && in != nil && (in.Kind == driver.IntentStop || in.Kind == driver.IntentRestart) {
-			cause = driver.EndStopped
-		}
-		if cause == driver.EndQuit && w.process.isDead() {
-			cause = driver.EndGuest // Nobody listened.
-		}
-		m.end(cause)
-	})
+	w.host.touch(w.pick(), func(m *simMachine) { m.dies(cause) })
 }
 
-// runState changes what a guest does behind everybody's back.
-func (w *simWorld) runState(from []string, to string) {
+// goes changes what a guest that runs does.
+func (w *simWorld) goes(to string) {
 	w.host.touch(w.pick(), func(m *simMachine) {
-		if m.obs.Presence == driver.Alive && slices.Contains(from, m.obs.Guest.RunState) {
-			g := *m.obs.Guest
-			g.RunState = to
-			m.obs.Guest = &g
+		if m.state() == runRunning {
+			m.turns(to)
 		}
 	})
 }
@@ -194,15 +179,10 @@ func (w *simWorld) reboot() {
 	w.boot++
 	trace := w.rnd.IntN(2) == 0
 	for _, name := range slices.Sorted(maps.Keys(w.observations())) {
-		w.host.touch(name, func(m *simMachine) {
-			m.bootID = w.bootID()
-			if m.obs.Presence == driver.Alive {
-				m.end(driver.EndHostReboot)
-			}
-			if m.obs.Intent = nil; !trace {
-				m.obs.Ended, m.obs.Launched = nil, nil
-			}
-		})
+		w.host.reboots(name, w.bootID())
+		if !trace {
+			w.host.touch(name, func(m *simMachine) { m.obs.Ended, m.obs.Launched = nil, nil })
+		}
 	}
 	w.host.set(func() { clear(w.host.hung) })
 	w.begin()
@@ -223,10 +203,10 @@ func (w *simWorld) events() map[string]func() {
 		"panic":     func() { w.ends(driver.EndPanic) },
 		"watchdog":  func() { w.ends(driver.EndWatchdog) },
 		"hand quit": func() { w.ends(driver.EndQuit) },
-		"hand stop": func() { w.runState([]string{runRunning}, runPaused) },
-		"hand cont": func() { w.runState([]string{runPaused, runPrelaunch, runIOError}, runRunning) },
-		"io-error":  func() { w.runState([]string{runRunning}, runIOError) },
-		"panicked":  func() { w.runState([]string{runRunning}, runGuestPanicked) },
+		"hand stop": func() { w.host.monitor(w.pick(), "stop") },
+		"hand cont": func() { w.host.monitor(w.pick(), "cont") },
+		"io-error":  func() { w.goes(runIOError) },
+		"panicked":  func() { w.goes(runGuestPanicked) },
 		"hang":      func() { name := w.pick(); w.host.set(func() { w.host.hung[name] = true }) },
 		"slow":      func() { name := w.pick(); w.host.set(func() { w.host.slow[name] = true }) },
 		"answers":   func() { w.host.set(func() { clear(w.host.hung); clear(w.host.slow) }) },

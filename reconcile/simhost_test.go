@@ -2,7 +2,6 @@ package reconcile
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,7 +14,8 @@ import (
 )
 
 // simHost is a host in memory that implements all ports. Its machines behave as
-// the model's do; their guests take time, which a synctest bubble makes short.
+// QEMU's do, to which the script in hosttest holds both; their guests take time,
+// which a synctest bubble makes short.
 type simHost struct {
 	// turns orders the calls; nil lets all go on at once.
 	turns *simTurns
@@ -48,12 +48,6 @@ type simHost struct {
 	images       *simImages
 	// slow ones answer, but take a while.
 	slow map[string]bool
-}
-
-// simMachine is a machine of the host.
-type simMachine struct {
-	*model
-	changed chan struct{}
 }
 
 func newSimHost() *simHost {
@@ -154,16 +148,8 @@ const lookTakes = 8 * time.Second
 
 func (h *simHost) Observe(ctx context.Context, name string, vm *manifest.VirtualMachine, depth driver.Depth) driver.Observed {
 	h.turns.wait(ctx, "observe "+name)
-	h.mu.Lock()
-	hung := h.hung[name] && h.machine(name).obs.Presence == driver.Alive
-	slow := h.slow[name]
-	h.mu.Unlock()
-	switch {
-	case hung:
-		after(ctx, lookTakes)
-		h.turns.wait(ctx, "observed "+name)
-	case slow:
-		after(ctx, lookTakes/4)
+	if takes := h.answers(name); takes > 0 {
+		after(ctx, min(takes, lookTakes))
 		h.turns.wait(ctx, "observed "+name)
 	}
 	h.mu.Lock()
@@ -182,8 +168,8 @@ func (h *simHost) Observe(ctx context.Context, name string, vm *manifest.Virtual
 			obs.Files[d.Name] = driver.DiskFile{Path: d.File, Exists: true}
 		}
 	}
-	if (hung || h.silent[name]) && obs.Presence == driver.Alive {
-		obs.Guest, obs.Presence, obs.Reason, obs.Message = nil, driver.Unresponsive, driver.ReasonNoAnswer, "no answer"
+	if obs.Presence == driver.Alive {
+		h.addressed(m, &obs)
 	}
 	after := h.observed
 	h.mu.Unlock()
@@ -191,6 +177,41 @@ func (h *simHost) Observe(ctx context.Context, name string, vm *manifest.Virtual
 		after(name)
 	}
 	return obs
+}
+
+// answers is how long QEMU takes to answer a look.
+func (h *simHost) answers(name string) time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	m := h.machine(name)
+	switch {
+	case m.obs.Presence != driver.Alive:
+		return 0
+	case h.hung[name]:
+		return lookTakes
+	case m.saving() > 0:
+		return m.saving()
+	case h.slow[name]:
+		return lookTakes / 4
+	default:
+		return 0
+	}
+}
+
+// addressed leaves out of an observation what a QEMU that does not answer does not
+// say. The host's mutex is held.
+func (h *simHost) addressed(m *simMachine, obs *driver.Observed) {
+	if l := obs.Launched; l != nil && l.Spec.Readiness == nil {
+		obs.Ready = obs.Guest.RunState == runRunning
+	}
+	reason, message := driver.ReasonNoAnswer, "no answer"
+	switch {
+	case m.lost:
+		reason, message = driver.ReasonSocketsLost, "its sockets are gone"
+	case !h.hung[obs.Name] && !h.silent[obs.Name] && m.saving() == 0:
+		return
+	}
+	obs.Guest, obs.Ready, obs.Presence, obs.Reason, obs.Message = nil, false, driver.Unresponsive, reason, message
 }
 
 func vmDisks(vm *manifest.VirtualMachine) []manifest.Disk {
@@ -217,227 +238,4 @@ func (h *simHost) Await(ctx context.Context, name string, _ *manifest.VirtualMac
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-func (h *simHost) Start(ctx context.Context, req driver.StartRequest) (*driver.Observed, error) {
-	name := req.VM.Metadata.Name
-	if err := h.call(ctx, "%s start", name); err != nil {
-		h.touch(name, func(m *simMachine) {
-			m.obs.Ended = &driver.Ended{Cause: driver.EndStartFailed, At: m.now, LastLine: err.Error()}
-		})
-		return nil, err
-	}
-	h.mu.Lock()
-	h.starting++
-	h.mostStarting = max(h.mostStarting, h.starting)
-	if h.machine(name).obs.Presence != driver.Absent {
-		h.mu.Unlock()
-		return nil, errors.New("a second QEMU")
-	}
-	h.mu.Unlock()
-	after(ctx, h.startTakes)
-	h.turns.wait(ctx, name+" started")
-	h.touch(name, func(m *simMachine) {
-		h.starting--
-		m.want.Machine = &stateMachine{Object: *req.VM, Generation: req.Generation}
-		m.start(req.Paused)
-		m.obs.PID = 4711
-		if req.VM.Spec.Readiness != nil && h.readyTakes > 0 {
-			h.later(h.readyTakes, name+" is ready", func() { h.touch(name, func(m *simMachine) { m.obs.Ready = m.obs.Presence == driver.Alive }) })
-		}
-	})
-	return nil, nil //nolint:nilnil // It leaves the look to its caller.
-}
-
-// after waits for a time or for ctx.
-func after(ctx context.Context, d time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, d)
-	defer cancel()
-	<-ctx.Done()
-}
-
-// later has something happen on the host after a while.
-func (h *simHost) later(in time.Duration, what string, do func()) {
-	time.AfterFunc(in, func() {
-		h.turns.wait(h.itself, what)
-		do()
-	})
-}
-
-// ends ends a machine's process after a while.
-func (h *simHost) ends(name string, in time.Duration, cause driver.EndCause) {
-	h.later(in, name+" ends", func() {
-		h.touch(name, func(m *simMachine) {
-			if m.obs.Presence == driver.Alive {
-				m.end(cause)
-			}
-		})
-	})
-}
-
-func (h *simHost) Powerdown(ctx context.Context, name string) error {
-	if err := h.call(ctx, "%s powerdown", name); err != nil || h.deaf[name] {
-		return err
-	}
-	h.ends(name, h.powerOffTakes, driver.EndStopped)
-	return nil
-}
-
-func (h *simHost) Quit(ctx context.Context, name string) error {
-	if err := h.call(ctx, "%s quit", name); err != nil || h.deafQEMU[name] {
-		return err
-	}
-	h.ends(name, time.Millisecond, driver.EndStopped)
-	return nil
-}
-
-func (h *simHost) Kill(ctx context.Context, name string) error {
-	h.ends(name, time.Millisecond, driver.EndStopped)
-	return h.call(ctx, "%s kill", name)
-}
-
-func (h *simHost) SetPaused(ctx context.Context, name string, paused bool) error {
-	err := h.call(ctx, "%s paused %v", name, paused)
-	h.touch(name, func(m *simMachine) {
-		m.obs.Guest.RunState = runRunning
-		if paused {
-			m.obs.Guest.RunState = runPaused
-		}
-	})
-	return err
-}
-
-func (h *simHost) EnsureIdentity(ctx context.Context, vm *manifest.VirtualMachine) (driver.Identity, error) {
-	name := vm.Metadata.Name
-	err := h.call(ctx, "%s identity", name)
-	h.touch(name, func(m *simMachine) {
-		m.want.Machine = &stateMachine{Object: *vm}
-		m.identify()
-	})
-	return *h.obs(name).Identity, err
-}
-
-func (h *simHost) WriteIntent(ctx context.Context, name string, in *driver.Intent) error {
-	h.touch(name, func(m *simMachine) { m.obs.Intent = in })
-	return h.call(ctx, "%s intent", name)
-}
-
-func (h *simHost) ClearRun(ctx context.Context, name string) error {
-	h.touch(name, func(m *simMachine) { m.obs.Ended, m.obs.Launched, m.obs.Intent = nil, nil, nil })
-	return h.call(ctx, "%s clear-run", name)
-}
-
-func (h *simHost) Forget(ctx context.Context, name string, deleteDisks bool) (string, error) {
-	if err := h.call(ctx, "%s forget %v", name, deleteDisks); err != nil {
-		return "", err
-	}
-	h.touch(name, func(m *simMachine) { m.doHost(Step{Kind: StepForget}) })
-	if deleteDisks {
-		return "", nil
-	}
-	return "/kept/" + name, nil
-}
-
-func (h *simHost) CreateDisk(ctx context.Context, vm *manifest.VirtualMachine, disk string) error {
-	name := vm.Metadata.Name
-	if err := h.call(ctx, "%s create %s", name, disk); err != nil {
-		return err
-	}
-	if h.cutOff != nil {
-		h.cutOff()
-		<-ctx.Done()
-		return ctx.Err()
-	}
-	h.touch(name, func(m *simMachine) {
-		m.want.Machine = &stateMachine{Object: *vm}
-		m.createDisk(disk)
-	})
-	return nil
-}
-
-func (h *simHost) TakeSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) error {
-	name := vm.Metadata.Name
-	if err := h.call(ctx, "%s take %s %s", name, req.Tag, req.Method); err != nil {
-		return err
-	}
-	online := obs.Presence == driver.Alive && req.Method == manifest.SnapshotFull
-	h.touch(name, func(m *simMachine) {
-		if !online {
-			m.addSnapshot(req.Tag, 0)
-			return
-		}
-		m.obs.Guest.Jobs = append(m.obs.Guest.Jobs, driver.Job{ID: req.Job, Type: "snapshot-save", Status: "running"})
-	})
-	if online {
-		h.concludes(name)
-	}
-	return nil
-}
-
-// concludes ends a machine's job after a while.
-func (h *simHost) concludes(name string) {
-	h.later(h.jobTakes, name+" has done its job", func() {
-		h.touch(name, func(m *simMachine) {
-			if m.obs.Guest == nil {
-				return
-			}
-			for i := range m.obs.Guest.Jobs {
-				m.obs.Guest.Jobs[i].Status = "concluded"
-			}
-		})
-	})
-}
-
-func (h *simHost) FinishSnapshot(ctx context.Context, vm *manifest.VirtualMachine, _ driver.Observed, req driver.SnapshotIntent) error {
-	name := vm.Metadata.Name
-	err := h.call(ctx, "%s finish %s", name, req.Tag)
-	h.touch(name, func(m *simMachine) {
-		if m.obs.Guest != nil {
-			m.obs.Guest.Jobs = nil
-		}
-		if _, exists := m.obs.Snapshots[req.Tag]; err == nil && !exists {
-			m.addSnapshot(req.Tag, 1)
-		}
-	})
-	return err
-}
-
-func (h *simHost) DeleteSnapshot(ctx context.Context, vm *manifest.VirtualMachine, _ driver.Observed, tag string) error {
-	name := vm.Metadata.Name
-	h.touch(name, func(m *simMachine) { delete(m.obs.Snapshots, tag) })
-	return h.call(ctx, "%s delete-snapshot %s", name, tag)
-}
-
-func (h *simHost) RestoreSnapshot(ctx context.Context, vm *manifest.VirtualMachine, _ driver.Observed, tag string) (driver.RestoreReport, error) {
-	name := vm.Metadata.Name
-	if err := h.call(ctx, "%s revert %s", name, tag); err != nil {
-		return driver.RestoreReport{}, err
-	}
-	h.touch(name, func(m *simMachine) { m.doHost(Step{Kind: StepRevertDisks, Snapshot: tag}) })
-	return driver.RestoreReport{Tag: tag, Disks: []string{"root"}}, nil
-}
-
-func (h *simHost) LoadSnapshot(ctx context.Context, vm *manifest.VirtualMachine, _ driver.Observed, req driver.SnapshotIntent) error {
-	name := vm.Metadata.Name
-	if err := h.call(ctx, "%s load %s", name, req.Tag); err != nil {
-		return err
-	}
-	h.touch(name, func(m *simMachine) {
-		if m.obs.Guest != nil {
-			m.load(Step{Kind: StepLoadSnapshot, Snapshot: req.Tag, Intent: &driver.Intent{Snapshot: &req}})
-		}
-	})
-	h.concludes(name)
-	return nil
-}
-
-func (h *simHost) FinishLoad(ctx context.Context, vm *manifest.VirtualMachine, _ driver.Observed, req driver.SnapshotIntent) error {
-	name := vm.Metadata.Name
-	err := h.call(ctx, "%s finish-load %s", name, req.Tag)
-	h.touch(name, func(m *simMachine) {
-		if m.obs.Guest != nil && err == nil {
-			m.obs.Guest.Jobs = nil
-		}
-	})
-	return err
 }

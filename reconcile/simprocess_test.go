@@ -90,10 +90,10 @@ func (p *simProcess) do(ctx context.Context, call, name string, act func(context
 func (p *simProcess) Start(ctx context.Context, req driver.StartRequest) (*driver.Observed, error) {
 	name := req.VM.Metadata.Name
 	return nil, p.do(ctx, "start", name, func(ctx context.Context) error {
-		_, err := p.simHost.Start(ctx, req)
-		if err != nil && err.Error() == "a second QEMU" {
+		if p.obs(name).Presence != driver.Absent {
 			p.w.breaks("a second QEMU of %s", name)
 		}
+		_, err := p.simHost.Start(ctx, req)
 		return err
 	})
 }
@@ -207,27 +207,13 @@ func (s processStore) Update(ctx context.Context, do func(Tx) error) error {
 	return s.memStore.Update(ctx, do)
 }
 
-// Watch tells of a machine's changes, some of them.
+// Watch tells of a machine's changes, unless the world loses what is told.
 func (p *simProcess) Watch(ctx context.Context, name string, hint func(driver.Hint)) error {
-	for {
-		p.simHost.mu.Lock()
-		m := p.machine(name)
-		gone, changed := m.obs.Presence == driver.Absent, m.changed
-		p.simHost.mu.Unlock()
-		if gone {
-			hint(driver.Hint{Kind: driver.HintExit})
-			return nil
+	return p.simHost.Watch(ctx, name, func(told driver.Hint) {
+		if told.Kind == driver.HintExit || !p.w.lossy.Load() {
+			hint(told)
 		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if !p.w.lossy.Load() {
-			hint(driver.Hint{Kind: "STOP"})
-			hint(driver.Hint{Kind: "STOP"})
-		}
-	}
+	})
 }
 
 // begin starts a controller, as another life of it.
