@@ -248,7 +248,8 @@ func setPower(ctx context.Context, a *app, to target, args []string, ask powerRe
 	request := reconcile.PowerRequest{PowerState: ask.state, Why: ask.hold.why, Until: until, UntilBoot: ask.untilBoot}
 	return act(ctx, a, names, engine, p, func(ctx context.Context, e *reconcile.Engine, name string) (reconcile.Result, error) {
 		result, err := e.SetPower(ctx, name, request, opt)
-		if err == nil && !opt.NoWait {
+		// What was only sent has come to nothing yet.
+		if err == nil && (!opt.NoWait || len(result.Steps) == 0) {
 			p.outcome(result, powerSteps(ask.state)...)
 		}
 		return result, err
