@@ -85,42 +85,12 @@ func splitArgv(text []byte) []string {
 	return strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00")
 }
 
-// readProc reads a file of /proc into a buffer that may be used again. The system
-// calls are made directly: package os also prepares to wait for each file that it
-// opens, which takes longer than reading it, and a search reads one for each process
-// of the host.
-func readProc(path string, into []byte) ([]byte, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	for errors.Is(err, unix.EINTR) {
-		fd, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	}
-	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
-	}
-	defer func() { _ = unix.Close(fd) }() // it was only read
-	const room = 4 << 10
-	text := into[:0]
-	for {
-		text = slices.Grow(text, room)
-		n, err := unix.Read(fd, text[len(text):cap(text)])
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return nil, &fs.PathError{Op: "read", Path: path, Err: err}
-		case n == 0:
-			return text, nil
-		default:
-			text = text[:len(text)+n]
-		}
-	}
-}
-
 // gone tells whether reading failed because the process is not there (any more).
 func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }
 
 // bootID names the current boot.
 func (p procfs) bootID() (string, error) {
-	text, err := os.ReadFile(filepath.Join(p.root, "sys/kernel/random/boot_id"))
+	text, err := readProc(filepath.Join(p.root, "sys/kernel/random/boot_id"), nil)
 	if err != nil {
 		return "", fmt.Errorf("read the boot id: %w", err)
 	}

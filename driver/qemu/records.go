@@ -4,16 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/google/uuid"
-	"golang.org/x/sys/unix"
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/internal/durable"
@@ -155,26 +152,6 @@ func readRecordFile[T any](path, hint string) (*T, error) {
 
 // maxRecord is more than any record has.
 const maxRecord = 16 << 20
-
-// readFileOf reads a regular file and tells whose it is. In a folder of another user
-// there may be links and pipes instead.
-func readFileOf(path string) (text []byte, owner int, err error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0) //nolint:gosec // a file of the layout
-	if err != nil {
-		return nil, 0, err
-	}
-	defer func() { _ = f.Close() }() // it was only read
-	info, err := f.Stat()
-	if err != nil {
-		return nil, 0, err
-	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || !info.Mode().IsRegular() {
-		return nil, 0, &fs.PathError{Op: "read", Path: path, Err: errors.New("it is no regular file")}
-	}
-	text, err = io.ReadAll(io.LimitReader(f, maxRecord))
-	return text, int(stat.Uid), err
-}
 
 // bare is an error without the path that it names, for messages that name it already.
 func bare(err error) error {
