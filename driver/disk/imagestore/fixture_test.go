@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -64,7 +65,10 @@ func (s *Store) beside(change ...func(*Config)) *Store {
 
 // noise is content that does not pack, and that no format is known by.
 func noise(size int) []byte {
-	random := rand.NewChaCha8([32]byte{1, byte(size & 0xff)})
+	// No size begins like another.
+	var seed [32]byte
+	copy(seed[:], strconv.Itoa(size))
+	random := rand.NewChaCha8(seed)
 	content := make([]byte, size)
 	_, _ = random.Read(content) // it never fails
 	copy(content, "no magic")
