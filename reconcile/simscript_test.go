@@ -67,10 +67,10 @@ func (h scriptedHost) Monitor(_ context.Context, command string) error {
 }
 
 func (h scriptedHost) Signal(_ context.Context, signal syscall.Signal) error {
-	switch {
-	case signal == syscall.SIGSTOP || signal == syscall.SIGCONT:
+	switch signal { //nolint:exhaustive // The others kill.
+	case syscall.SIGSTOP, syscall.SIGCONT:
 		h.set(func() { h.hung[hosttest.Name] = signal == syscall.SIGSTOP })
-	case signal == syscall.SIGTERM:
+	case syscall.SIGTERM:
 		h.ends(hosttest.Name, time.Millisecond, driver.EndSignal)
 	default:
 		h.ends(hosttest.Name, time.Millisecond, driver.EndCrash)
