@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -68,7 +69,8 @@ func copyOf(t *testing.T, from, to string) string {
 	if _, err := io.Copy(out, in); err != nil {
 		t.Fatal(err)
 	}
-	if err := out.Close(); err != nil {
+	// Whatever the umask.
+	if err := errors.Join(out.Chmod(0o755), out.Close()); err != nil {
 		t.Fatal(err)
 	}
 	return to

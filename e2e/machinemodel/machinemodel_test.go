@@ -1,4 +1,4 @@
-package e2e
+package machinemodel
 
 import (
 	"context"
@@ -48,7 +48,7 @@ type realHost struct {
 
 func newRealHost(t *testing.T, boot string) *realHost {
 	t.Helper()
-	h := host.New(t, binary)
+	h := host.New(t, "")
 	where := layout.Layout{State: h.State, Run: h.Run}
 	table := timing.Default()
 	// A frozen QEMU is waited for so long at each order and look.
