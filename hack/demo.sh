@@ -130,7 +130,7 @@ up() {
 	say 'web answers on http://127.0.0.1:18080/ ; edit the files and apply again.'
 	say "export MAQET_STATE_DIR=$MAQET_STATE_DIR MAQET_RUN_DIR=$MAQET_RUN_DIR"
 	say 'To stop the guests and remove their disks:'
-	printf '%s\n' "make demo-stop    # or: $maqet --state-dir $MAQET_STATE_DIR --run-dir $MAQET_RUN_DIR delete web db --delete-disks"
+	printf '%s\n' "make demo-stop    # or: $maqet --state-dir $MAQET_STATE_DIR --run-dir $MAQET_RUN_DIR delete web db greeting --delete-disks"
 }
 
 case ${1:-} in
