@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // DefaultPerm is the mode of files written with perm 0.
@@ -69,29 +71,49 @@ func temporary(path string) string {
 	return filepath.Join(filepath.Dir(path), "."+name+"."+rand.Text()+".tmp")
 }
 
-// write makes a new file. It leaves none behind when it fails.
-func write(path string, data []byte, perm fs.FileMode, sync func(*os.File) error) (err error) {
+// write makes a new file. It leaves none behind when it fails, and as good as none
+// when it is killed: the file gets its name only when it is whole, where the
+// filesystem can do that (open(2), O_TMPFILE).
+func write(path string, data []byte, perm fs.FileMode, sync func(*os.File) error) error {
+	fd, err := unix.Open(filepath.Dir(path), unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, uint32(DefaultPerm))
+	if err != nil {
+		return writeNamed(path, data, perm, sync)
+	}
+	f := os.NewFile(uintptr(fd), path)
+	err = fill(f, data, perm, sync)
+	if err == nil {
+		err = unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
+	}
+	err = errors.Join(err, f.Close())
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
+		// Without /proc there is no way to name it.
+		return writeNamed(path, data, perm, sync)
+	}
+	return err
+}
+
+// writeNamed does so under the name from the beginning.
+func writeNamed(path string, data []byte, perm fs.FileMode, sync func(*os.File) error) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, DefaultPerm) //nolint:gosec // the caller's own file.
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(path))
-		}
-	}()
-	if _, err := f.Write(data); err != nil {
-		return errors.Join(err, f.Close())
+	if err := errors.Join(fill(f, data, perm, sync), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
 	}
-	// The mode is set last and by itself: the umask must not take bits away,
-	// and nobody else may read a half-written file.
+	return nil
+}
+
+// fill writes data. The mode is set last and by itself: the umask must not take bits
+// away, and nobody else may read a half-written file.
+func fill(f *os.File, data []byte, perm fs.FileMode, sync func(*os.File) error) error {
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
 	if perm != DefaultPerm {
 		if err := f.Chmod(perm); err != nil {
-			return errors.Join(err, f.Close())
+			return err
 		}
 	}
-	if err := sync(f); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	return f.Close()
+	return sync(f)
 }
