@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +30,7 @@ const tempPrefix = ".new-"
 func (s *Store) Pull(ctx context.Context, spec manifest.ImageSpec, told func(driver.Transfer)) (driver.ImageState, error) {
 	const op = "fetch"
 	if state := s.Look(spec); settled(state) {
+		s.tidy(s.lockKey(spec))
 		return state, nil
 	}
 	if limit := s.cfg.Timing.Pull; limit > 0 {
@@ -255,6 +257,25 @@ func sweep(dir, key string) error {
 		}
 	}
 	return nil
+}
+
+// tidy removes what a fetch has left that was killed when its image had its name
+// already. What cannot be removed does no harm, and prune tells of it.
+func (s *Store) tidy(key string) {
+	left := []string{s.cfg.Layout.ImagePart(key), s.cfg.Layout.ImagePartRecord(key), s.cfg.Layout.Transfer(key)}
+	if !slices.ContainsFunc(left, func(path string) bool { _, err := os.Lstat(path); return err == nil }) {
+		return
+	}
+	lock, err := s.cfg.Locks.TryLock(s.cfg.Layout.ImageLock(key))
+	if err != nil {
+		return // Somebody is at it still.
+	}
+	defer func() { _ = lock.Unlock() }()
+	for _, path := range left {
+		if err := remove(path); err != nil {
+			s.log.Debug("what a fetch has left stays", "path", path, "err", err)
+		}
+	}
 }
 
 // temp makes a file for an image that is being made.
