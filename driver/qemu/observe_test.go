@@ -424,6 +424,8 @@ func TestLook_madeUpProc_tellsOursFromOthers(t *testing.T) {
 		"zombie":               {"Z", "", "boot", standingAbsent},
 		"deadWithCommandLine":  {"X", strings.Join(argv, "\x00") + "\x00", "boot", standingAbsent},
 		"otherProgram":         {"S", "sleep\x0060\x00", "boot", standingAbsent},
+		"kernelThread":         {"S", "", "boot", standingAbsent},
+		"otherMachine":         {"S", "/usr/bin/qemu-system-x86_64\x00-uuid\x0022222222-2222-4333-8444-555555555555\x00", "boot", standingAbsent},
 		"uuidAndOtherArgument": {"S", strings.Join(argv, "\x00") + "\x00-S\x00", "boot", standingForeign},
 		"otherBootOfRecord":    {"S", strings.Join(argv, "\x00") + "\x00", "next", standingForeign},
 	}
