@@ -1,48 +1,90 @@
 package qemu
 
 import (
+	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
+	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/maqet/maqet/driver"
 )
 
-// lastPID is where the kernel is told which pid it gave last, so that it gives the
-// next one to the next process.
+// lastPID is where the kernel is told which pid it gave last in this namespace, so
+// that it gives the next one to the next process.
 const lastPID = "/proc/sys/kernel/ns_last_pid"
 
-// errPIDTaken is wrapped when a pid could not be had.
-var errPIDTaken = errors.New("others were faster each time")
+// errPIDTaken is wrapped when another process or thread was given a pid.
+var errPIDTaken = errors.New("another was faster")
+
+// inPIDNamespace runs the rest of the calling test where pids are its own to give,
+// and nobody else's are touched: in a second process of the test, in a namespace. It
+// returns true there. Where there may be no such namespace the test is skipped.
+func inPIDNamespace(t *testing.T) bool {
+	t.Helper()
+	const inside = "MAQET_TEST_IN_PID_NAMESPACE"
+	if os.Getenv(inside) != "" {
+		// What is mounted here is seen by this process alone.
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			t.Skipf("this namespace cannot have a /proc of its own: %v", err)
+		}
+		if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+			t.Skipf("this namespace cannot have a /proc of its own: %v", err)
+		}
+		return true
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	cmd := exec.Command(self, "-test.v", "-test.run", "^"+t.Name()+"$") //nolint:gosec // G204: this very test
+	cmd.Env = append(os.Environ(), inside+"=1")
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS}
+	if err := cmd.Start(); err != nil {
+		t.Skipf("there is no namespace of pids to be had, for which one must be root: %v", err)
+	}
+	err = cmd.Wait()
+	switch text := out.String(); {
+	case err != nil:
+		t.Fatalf("in a namespace: %v\n%s", err, text)
+	case strings.Contains(text, "--- SKIP"):
+		t.Skipf("in a namespace:\n%s", text)
+	case !strings.Contains(text, "--- PASS: "+t.Name()):
+		t.Fatalf("in a namespace the test was not run:\n%s", text)
+	}
+	return false
+}
 
 // processWithPID starts a process that has a given pid, which nobody has now. It
-// lives until the test ends. Where that cannot be had the test is skipped.
+// lives until the test ends.
 func processWithPID(t *testing.T, pid int) *exec.Cmd {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		cmd, err := tryPID(t, pid)
-		switch {
-		case err == nil:
+	// This process makes threads, which take pids, too.
+	const tries = 1000
+	var err error
+	for range tries {
+		var cmd *exec.Cmd
+		if cmd, err = tryPID(t, pid); err == nil {
 			return cmd
-		case !errors.Is(err, errPIDTaken) || time.Now().After(deadline):
-			t.Skipf("a process with the pid %d cannot be made here: %v", pid, err)
+		}
+		if !errors.Is(err, errPIDTaken) {
+			break
 		}
 	}
+	t.Skipf("a process with the pid %d cannot be made here: %v", pid, err)
+	return nil
 }
 
 func tryPID(t *testing.T, pid int) (*exec.Cmd, error) {
 	t.Helper()
-	if err := unix.Kill(pid, 0); err == nil {
-		return nil, fmt.Errorf("%d is somebody's already", pid)
-	}
 	if err := os.WriteFile(lastPID, []byte(strconv.Itoa(pid-1)), 0); err != nil {
 		return nil, err
 	}
@@ -81,6 +123,9 @@ func untouched(t *testing.T, cmd *exec.Cmd) {
 // TestPIDUsedAgain_byAnotherProgram_isNotTakenForOurs gives the pid of a QEMU that was
 // killed to a process that has nothing to do with it.
 func TestPIDUsedAgain_byAnotherProgram_isNotTakenForOurs(t *testing.T) {
+	if !inPIDNamespace(t) {
+		return
+	}
 	r := newRig(t)
 	vm := r.vm("web", bareBoard)
 	r.start(vm, false)
