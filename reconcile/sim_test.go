@@ -7,8 +7,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // The size of the simulation: simSeeds worlds of simSteps steps each, so 3,200
@@ -52,20 +50,6 @@ func TestController_simulatedWorld_keepsTheLaws(t *testing.T) {
 				t.Logf("replay: MAQET_SIM_SEED=%d go test -run '^%s$' ./reconcile", seed, name)
 			}
 		})
-	}
-}
-
-// TestController_simulatedWorld_isTheSameInEveryRun is what a replay relies on.
-func TestController_simulatedWorld_isTheSameInEveryRun(t *testing.T) {
-	const seed, steps = 5, 100
-	first := simulate(t, seed, steps)
-	if len(first) < steps {
-		t.Fatalf("%d steps left a trail of %d lines", steps, len(first))
-	}
-	for range 2 {
-		if diff := cmp.Diff(first, simulate(t, seed, steps)); diff != "" {
-			t.Fatalf("the world of seed %d went another way (-first +again):\n%s", seed, diff)
-		}
 	}
 }
 

@@ -67,14 +67,15 @@ func (h scriptedHost) Monitor(_ context.Context, command string) error {
 }
 
 func (h scriptedHost) Signal(_ context.Context, signal syscall.Signal) error {
-	switch {
-	case signal == syscall.SIGSTOP || signal == syscall.SIGCONT:
+	if signal == syscall.SIGSTOP || signal == syscall.SIGCONT {
 		h.set(func() { h.hung[hosttest.Name] = signal == syscall.SIGSTOP })
-	case signal == syscall.SIGTERM:
-		h.ends(hosttest.Name, time.Millisecond, driver.EndSignal)
-	default:
-		h.ends(hosttest.Name, time.Millisecond, driver.EndCrash)
+		return nil
 	}
+	cause := driver.EndCrash
+	if signal == syscall.SIGTERM {
+		cause = driver.EndSignal
+	}
+	h.ends(hosttest.Name, time.Millisecond, cause)
 	return nil
 }
 

@@ -13,6 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/maqet/maqet/internal/timing"
 	"github.com/maqet/maqet/manifest"
 )
@@ -215,4 +217,18 @@ func (w *simWorld) settle() {
 func (w *simWorld) inOrder(seed uint64) {
 	w.turns = newSimTurns(rand.New(rand.NewPCG(seed, 1))) //nolint:gosec // chance that can be repeated is what is wanted.
 	w.host.turns, w.disk.turns = w.turns, w.turns
+}
+
+// TestController_simulatedWorld_isTheSameInEveryRun is what a replay relies on.
+func TestController_simulatedWorld_isTheSameInEveryRun(t *testing.T) {
+	const seed, steps = 5, 100
+	first := simulate(t, seed, steps)
+	if len(first) < steps {
+		t.Fatalf("%d steps left a trail of %d lines", steps, len(first))
+	}
+	for range 2 {
+		if diff := cmp.Diff(first, simulate(t, seed, steps)); diff != "" {
+			t.Fatalf("the world of seed %d went another way (-first +again):\n%s", seed, diff)
+		}
+	}
 }
