@@ -100,12 +100,16 @@ func (a *admission) refuse(o *manifest.Object, cause error, detail, hint string)
 }
 
 // conflict finds why an object that is remembered cannot be applied.
-func (a *admission) conflict(o *manifest.Object, owner string, deleting *state.Deletion) bool {
+func (a *admission) conflict(o *manifest.Object, owner, source string, deleting *state.Deletion) bool {
 	switch {
 	case deleting != nil:
 		a.refuse(o, ErrDeleting, "asked for by "+deleting.Who,
 			"run maqet delete "+o.Key().Name+" to see it through, then apply again")
 	case owner != OwnerStdin && a.claim(owner) != owner && !a.opt.TakeOver:
+		// While a watch keeps it, taking it over would be refused as well.
+		if a.watched(o, owner, source) {
+			return true
+		}
 		a.refuse(o, ErrOwned, owner, "apply it from there, or say --take-over")
 	default:
 		return false
@@ -144,7 +148,7 @@ func (a *admission) machine(o *manifest.Object) {
 		a.note(o.Key(), ActionCreated, a.putMachines)
 		return
 	}
-	if a.conflict(o, old.Owner, old.Deleting) {
+	if a.conflict(o, old.Owner, old.Source, old.Deleting) {
 		return
 	}
 	before := old.Object
@@ -208,7 +212,7 @@ func (a *admission) snapshot(o *manifest.Object) {
 		a.note(o.Key(), ActionCreated, a.putSnapshots)
 		return
 	}
-	if a.conflict(o, old.Owner, old.Deleting) {
+	if a.conflict(o, old.Owner, old.Source, old.Deleting) {
 		return
 	}
 	same := old.Object.Spec == o.Snapshot.Spec

@@ -40,6 +40,7 @@ func TestApply_besideWatch_refusesOtherContentOfItsObjects(t *testing.T) {
 		{"one file of it", "/srv/vms/web.yaml", other(), ApplyOptions{Owner: "/srv/vms"}, nil},
 		{"the same from stdin", "-", newVM("web"), ApplyOptions{Owner: OwnerStdin}, nil},
 		{"another from stdin", "-", other(), ApplyOptions{Owner: OwnerStdin}, ErrWatched},
+		{"from elsewhere", "/home/ann", other(), ApplyOptions{}, ErrWatched},
 		{"taken over", "/home/ann", other(), ApplyOptions{TakeOver: true}, ErrWatched},
 		{"under its owner's name", "/home/ann", other(), ApplyOptions{Owner: "/srv/vms"}, ErrWatched},
 		{"something else", "/home/ann", newVM("new"), ApplyOptions{}, nil},
