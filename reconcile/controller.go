@@ -31,6 +31,9 @@ type ControllerConfig struct {
 	Changes <-chan struct{}
 	// Watcher tells of events of QEMU; nil leaves it to exits and the resync.
 	Watcher Watcher
+	// Follow tells of what any process does to machines, as that of a state.Journal
+	// does; nil leaves it to events of QEMU, exits and the resync.
+	Follow func(ctx context.Context, filter state.Filter, fn func(state.Event) error) error
 	// Options are the owner, what may be pruned, and what the machines' passes
 	// may do. DryRun, Wait and Timeout mean nothing here.
 	Options ApplyOptions

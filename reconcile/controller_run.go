@@ -27,6 +27,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	c.goroutines.Go(func() { c.follow(ctx, first) })
 	c.goroutines.Go(func() { c.resync(ctx, first) })
 	c.goroutines.Go(func() { c.rewrite(ctx) })
+	c.goroutines.Go(func() { c.beside(ctx) })
 	<-ctx.Done()
 	c.queue.ShutDown()
 	c.goroutines.Wait()

@@ -35,6 +35,8 @@ type simWorld struct {
 	gone  bool
 	// changes tells the controller of the folder.
 	changes chan struct{}
+	// follow tells the controller of what others journal; nil tells nothing.
+	follow  func(context.Context, state.Filter, func(state.Event) error) error
 	opt     ApplyOptions
 	process *simProcess
 	people  sync.WaitGroup
@@ -355,7 +357,7 @@ func (w *simWorld) begin() {
 		Ports: ports, Store: processStore{w.disk, p}, Timing: timing.Default(), Who: "watch", BootID: w.bootID(),
 	})
 	p.controller = NewController(ControllerConfig{
-		Engine: engine, Load: w.load, Changes: w.changes, Watcher: p, Options: w.opt,
+		Engine: engine, Load: w.load, Changes: w.changes, Watcher: p, Follow: w.follow, Options: w.opt,
 		Status: func(s ControllerStatus) {
 			w.mu.Lock()
 			defer w.mu.Unlock()

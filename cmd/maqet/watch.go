@@ -159,7 +159,7 @@ func (w *watch) build(opt reconcile.ApplyOptions, flags watchFlags) error {
 	}
 	w.controller = reconcile.NewController(reconcile.ControllerConfig{
 		Engine: w.engine, Load: w.load, Changes: w.folder.Changes(), Watcher: w.rooms.driver,
-		Options: opt, Status: w.systemd.status, Log: w.log,
+		Follow: w.rooms.journal.Follow, Options: opt, Status: w.systemd.status, Log: w.log,
 	})
 	return nil
 }
