@@ -126,12 +126,12 @@ func (o *observation) ask(ctx context.Context, l *look) (again bool) {
 	q := newQuestions(o.depth)
 	conn, err := qmp.DialPipelined(ctx, o.driver.layout.CLISocket(o.Name), qmp.Options{Handshake: o.driver.timing.Greeting}, q.calls()...)
 	if err != nil {
-		return o.silent(ctx, l, err)
+		return o.silent(ctx, l, nil, err)
 	}
 	defer func() { _ = conn.Close() }() // everything asked was answered, or is given up
 	guest, err := q.answers(ctx, o.driver, conn)
 	if err != nil {
-		return o.silent(ctx, l, err)
+		return o.silent(ctx, l, conn, err)
 	}
 	if !strings.EqualFold(guest.UID, l.uid()) {
 		o.unknown(driver.ReasonForeign, wrongUUID(guest.UID, l.uid()).Error(),
@@ -152,10 +152,10 @@ func (o *observation) ask(ctx context.Context, l *look) (again bool) {
 	return false
 }
 
-// silent says why QEMU did not answer.
-func (o *observation) silent(ctx context.Context, l *look, cause error) (again bool) {
+// silent says why QEMU did not answer, over a connection if there was one.
+func (o *observation) silent(ctx context.Context, l *look, conn *qmp.Conn, cause error) (again bool) {
 	d := o.driver
-	why, err := d.silence(ctx, l, cause)
+	why, err := d.silence(ctx, o.Name, l, conn, cause)
 	switch {
 	case err != nil:
 		o.lookFailed(err)

@@ -14,6 +14,10 @@ import (
 // signalWords are what QEMU writes on stderr when a signal asks it to end.
 const signalWords = "terminating on signal"
 
+// leakWords are among QEMU's last ones when it aborts at the very end of an orderly
+// end: QEMU 7.2 does when somebody visits it at that moment.
+const leakWords = "'monitor_accept_input' leaked, aborting"
+
 // ended says how the last process ended, by what it left behind. Nobody need have
 // watched: an orderly end removes pid file and sockets, any other leaves them.
 // What QEMU itself said of its end, when somebody listened, tells more.
@@ -60,8 +64,13 @@ func (d *Driver) ended(ctx context.Context, name string, l *look, now time.Time)
 func (d *Driver) endCause(name string, l *look, words *lastEvent) driver.EndCause {
 	stop := l.intent != nil && l.intent.UID == l.launched.UID &&
 		(l.intent.Kind == driver.IntentStop || l.intent.Kind == driver.IntentRestart)
-	orderly := isGone(d.layout.PIDFile(name)) && isGone(d.layout.CLISocket(name))
 	said, told := words.cause()
+	var log []byte
+	orderly := isGone(d.layout.PIDFile(name)) && isGone(d.layout.CLISocket(name))
+	if !told {
+		log = lastWordsOf(d.layout.QEMULog(name), l.launched.LogOffset)
+		orderly = orderly || bytes.Contains(log, []byte(leakWords))
+	}
 	switch {
 	case !l.sameBoot():
 		return driver.EndHostReboot
@@ -72,11 +81,15 @@ func (d *Driver) endCause(name string, l *look, words *lastEvent) driver.EndCaus
 	case said == driver.EndWatchdog && isGone(d.layout.PIDFile(name)):
 		// QEMU leaves its sockets behind then.
 		return said
+	case words.Shutdown != nil:
+		// The guest was off by then, and its disks about to be closed. How QEMU fared
+		// with the rest is not what ended it.
+		return said
 	case !orderly:
 		return driver.EndCrash
 	case told:
 		return said
-	case bytes.Contains(lastWordsOf(d.layout.QEMULog(name), l.launched.LogOffset), []byte(signalWords)):
+	case bytes.Contains(log, []byte(signalWords)):
 		return driver.EndSignal
 	default:
 		return driver.EndGuest

@@ -65,6 +65,16 @@ func TestObserve_ended_saysWhy(t *testing.T) {
 			end:  func(r *rig, _ driver.Identity) { r.signal("web", unix.SIGABRT) },
 			want: driver.EndCrash, exit: "signal SIGABRT", keepsPIDs: true,
 		},
+		"SIGABRTAtTheEnd_isTheGuest": {
+			end: func(r *rig, _ driver.Identity) {
+				log, err := os.OpenFile(r.layout.QEMULog("web"), os.O_APPEND|os.O_WRONLY, 0)
+				r.must(err)
+				_, err = log.WriteString("aio_ctx_finalize: BH 'monitor_accept_input' leaked, aborting...\n")
+				r.must(errors.Join(err, log.Close()))
+				r.signal("web", unix.SIGABRT)
+			},
+			want: driver.EndGuest, exit: "signal SIGABRT", wantLine: "leaked, aborting", keepsPIDs: true,
+		},
 		"otherBoot_isHostReboot": {
 			end: func(r *rig, _ driver.Identity) {
 				r.signal("web", unix.SIGKILL)

@@ -26,12 +26,20 @@ func (d *Driver) Visit(ctx context.Context, name string, fn func(ctx context.Con
 		return fail(op, name, err, "")
 	}
 	defer leave()
-	conn, err := d.connect(ctx, name)
+	l, err := d.look(name)
+	if err != nil {
+		return fail(op, name, err, "")
+	}
+	defer l.close()
+	conn, err := d.connect(ctx, name, l)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close() }() // everything asked was answered, or fn has said why not
 	err = fn(ctx, conn)
+	if errors.Is(err, context.DeadlineExceeded) {
+		d.finishHeard(ctx, name, l, conn)
+	}
 	d.rotateAll(ctx, name)
 	return err
 }
@@ -49,13 +57,8 @@ func (d *Driver) enter(ctx context.Context, name string) (leave func(), err erro
 
 // connect connects to the socket for short visits, whose lock the caller holds,
 // and checks who is there.
-func (d *Driver) connect(ctx context.Context, name string) (*qmp.Conn, error) {
+func (d *Driver) connect(ctx context.Context, name string, l *look) (*qmp.Conn, error) {
 	const op = "reach"
-	l, err := d.look(name)
-	if err != nil {
-		return nil, fail(op, name, err, "")
-	}
-	defer l.close()
 	switch l.standing {
 	case standingAbsent:
 		return nil, fail(op, name, ErrNotRunning, "start it with: maqet start "+name)
@@ -67,11 +70,11 @@ func (d *Driver) connect(ctx context.Context, name string) (*qmp.Conn, error) {
 	who := qmp.NewCall("query-uuid", nil, &reply)
 	conn, err := qmp.DialPipelined(ctx, d.layout.CLISocket(name), qmp.Options{Handshake: d.timing.Greeting}, who)
 	if err != nil {
-		return nil, d.unreached(ctx, name, l, err)
+		return nil, d.unreached(ctx, name, l, nil, err)
 	}
 	if err := d.wait(ctx, who); err != nil {
 		_ = conn.Close()
-		return nil, d.unreached(ctx, name, l, err)
+		return nil, d.unreached(ctx, name, l, conn, err)
 	}
 	if !strings.EqualFold(reply.UUID, l.uid()) {
 		_ = conn.Close()
@@ -102,9 +105,9 @@ func (d *Driver) wait(ctx context.Context, calls ...*qmp.Call) error {
 }
 
 // unreached says why a process that was there could not be talked to.
-func (d *Driver) unreached(ctx context.Context, name string, l *look, cause error) error {
+func (d *Driver) unreached(ctx context.Context, name string, l *look, conn *qmp.Conn, cause error) error {
 	const op = "reach"
-	switch why, err := d.silence(ctx, l, cause); {
+	switch why, err := d.silence(ctx, name, l, conn, cause); {
 	case err != nil:
 		return fail(op, name, err, "")
 	case why == silenceEnded:
@@ -135,13 +138,14 @@ const (
 
 // silence tells why a connection failed. Where QEMU has let go of its sockets, it
 // may be about to end, as it does after quit; it is given the time of a greeting
-// to do so. The error is that of a caller who does not want to know any more.
-func (d *Driver) silence(ctx context.Context, l *look, cause error) (silence, error) {
+// to do so. One that has told over the connection, if there was one, that it ends
+// is helped to. The error is that of a caller who does not want to know any more.
+func (d *Driver) silence(ctx context.Context, name string, l *look, conn *qmp.Conn, cause error) (silence, error) {
 	if ctx.Err() != nil {
 		return 0, ctx.Err()
 	}
 	if errors.Is(cause, context.DeadlineExceeded) {
-		if l.process.exited() {
+		if l.process.exited() || d.finishHeard(ctx, name, l, conn) {
 			return silenceEnded, nil
 		}
 		return silenceStuck, nil

@@ -78,7 +78,7 @@ type watcher struct {
 	missed atomic.Bool
 	// said is the last reason that was logged for not being connected.
 	said string
-	// woken tells that the process was sent a signal to go on ending.
+	// woken tells that the process was told to go on ending, and that this was said.
 	woken bool
 }
 
@@ -180,7 +180,10 @@ func (w *watcher) listen(alive context.Context, conn *qmp.Conn, notes *notes) {
 		case <-deadline:
 			return
 		case <-late:
-			w.finish(alive, conn)
+			late = nil
+			if w.finish(alive, conn) {
+				late = w.ending() // It may hang once more.
+			}
 		case e, ok := <-events.C():
 			if !ok {
 				return

@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -13,15 +14,22 @@ import (
 	"github.com/maqet/maqet/manifest"
 )
 
-// poweredOff is a machine whose guest has powered off, being watched, and whose
-// QEMU has told so and stays.
-func (r *rig) poweredOff(t *testing.T) (*manifest.VirtualMachine, *watching) {
+// powersOff is a machine, paused still, whose guest powers off as soon as it runs.
+func (r *rig) powersOff(t *testing.T) *manifest.VirtualMachine {
 	t.Helper()
 	const powerManagement = 0x604
 	vm := r.vm("web", func(s *manifest.VirtualMachineSpec) {
 		s.Disks = []manifest.Disk{{Name: "boot", File: bootSector(t, outWord(powerManagement, 0x2000)...), Format: manifest.FormatRaw}}
 	})
 	r.start(vm, true)
+	return vm
+}
+
+// poweredOff is a machine whose guest has powered off, being watched, and whose
+// QEMU has told so and stays.
+func (r *rig) poweredOff(t *testing.T) (*manifest.VirtualMachine, *watching) {
+	t.Helper()
+	vm := r.powersOff(t)
 	r.must(r.Visit(t.Context(), "web", func(ctx context.Context, c *qmp.Conn) error {
 		return c.Do(ctx, "set-action", map[string]string{"shutdown": "pause"}, nil)
 	}))
@@ -95,5 +103,108 @@ func TestWatch_qemuKeptAfterItsGuest_isLeftAlone(t *testing.T) {
 	w.await(driver.HintExit)
 	if err := w.returns(); err != nil {
 		t.Error(err)
+	}
+}
+
+// poweredOffBefore is a machine whose QEMU has told a visitor alone that its guest
+// has powered off, and stays. The visit goes on in fn.
+func (r *rig) poweredOffBefore(t *testing.T, fn func(context.Context, *qmp.Conn) error) (*manifest.VirtualMachine, error) {
+	t.Helper()
+	vm := r.powersOff(t)
+	err := r.Visit(t.Context(), "web", func(ctx context.Context, c *qmp.Conn) error {
+		events := c.Subscribe()
+		for _, step := range []struct {
+			command string
+			args    any
+		}{{"set-action", map[string]string{"shutdown": "pause"}}, {"cont", nil}} {
+			if err := c.Do(ctx, step.command, step.args, nil); err != nil {
+				return err
+			}
+		}
+		for {
+			select {
+			case e := <-events.C():
+				if e.Name == "STOP" {
+					return fn(ctx, c)
+				}
+			case <-time.After(10 * time.Second):
+				return errors.New("the guest never powered off")
+			}
+		}
+	})
+	return vm, err
+}
+
+// TestVisit_qemuHangsWhileItEnds_isWokenAndItsEndToldApart has no watcher that would
+// do it. The signal waits for QEMU until it thaws.
+func TestVisit_qemuHangsWhileItEnds_isWokenAndItsEndToldApart(t *testing.T) {
+	r := newRig(t)
+	log := r.logTo()
+	vm, err := r.poweredOffBefore(t, func(ctx context.Context, c *qmp.Conn) error {
+		r.signal("web", unix.SIGSTOP)
+		process := r.childOf("web").handle
+		thawed := make(chan error, 1)
+		go func() {
+			tick := time.NewTicker(5 * time.Millisecond)
+			defer tick.Stop()
+			for t.Context().Err() == nil && !strings.Contains(log.String(), wokenWords) {
+				<-tick.C
+			}
+			thawed <- process.signal(unix.SIGCONT)
+		}()
+		t.Cleanup(func() { r.must(<-thawed) })
+		asking, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+		defer cancel()
+		return c.Do(asking, "query-status", nil, nil)
+	})
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("Visit = %v", err)
+	}
+	o := rigAt(t, r.layout).observe(vm, driver.DepthBrief, driver.Absent)
+	if e := o.Ended; e == nil || e.Cause != driver.EndGuest || e.Reason != "guest-shutdown" {
+		t.Errorf("another maqet sees %+v, want the guest's own end", e)
+	}
+}
+
+// TestVisit_qemuAnswersAfterItsGuest_isLeftAlone keeps QEMU by somebody's word.
+func TestVisit_qemuAnswersAfterItsGuest_isLeftAlone(t *testing.T) {
+	r := newRig(t)
+	log := r.logTo()
+	vm, err := r.poweredOffBefore(t, func(ctx context.Context, c *qmp.Conn) error {
+		return c.Do(ctx, "query-status", nil, nil)
+	})
+	r.must(err)
+	r.observe(vm, driver.DepthBrief, driver.Alive)
+	if text := log.String(); strings.Contains(text, wokenWords) {
+		t.Errorf("a QEMU that answers was signalled:\n%s", text)
+	}
+}
+
+// TestWatch_qemuKilledAfterItsGuest_isTheGuestsEnd ends a QEMU that was kept after its
+// guest had powered off. Begun anew, the guest is another.
+func TestWatch_qemuKilledAfterItsGuest_isTheGuestsEnd(t *testing.T) {
+	for name, c := range map[string]struct {
+		reset bool
+		want  driver.EndCause
+	}{
+		"kept":       {false, driver.EndGuest},
+		"begun anew": {true, driver.EndCrash},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			vm, w := r.poweredOff(t)
+			if c.reset {
+				r.must(r.order(t.Context(), "web", "reset", "system_reset"))
+				w.await("RESET")
+			}
+			r.signal("web", unix.SIGKILL)
+			w.await(driver.HintExit)
+			if err := w.returns(); err != nil {
+				t.Error(err)
+			}
+			if o := r.observe(vm, driver.DepthBrief, driver.Absent); o.Ended == nil || o.Ended.Cause != c.want {
+				t.Errorf("Ended = %+v, want %s", o.Ended, c.want)
+			}
+		})
 	}
 }

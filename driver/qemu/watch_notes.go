@@ -169,11 +169,12 @@ func (n *notes) event(e qmp.Event) error {
 		}
 		n.seen.Watchdog = action.Action
 	case eventReset:
-		if n.seen.Panicked == "" && n.seen.Watchdog == "" {
+		if n.seen.Panicked == "" && n.seen.Watchdog == "" && n.seen.Shutdown == nil {
 			return nil
 		}
-		// The guest begins anew; what ends it later is something else.
-		n.seen.Panicked, n.seen.Watchdog = "", ""
+		// The guest begins anew, also one that was kept after it had powered off; what
+		// ends it later is something else.
+		n.seen.Panicked, n.seen.Watchdog, n.seen.Shutdown = "", "", nil
 	default:
 		return nil
 	}

@@ -27,6 +27,7 @@ type Conn struct {
 	late    atomic.Uint64
 	entered bool                  // the capabilities are settled; the reader's own
 	gone    atomic.Pointer[error] // the first write that found the peer gone
+	ending  atomic.Pointer[Event] // the last SHUTDOWN
 
 	greeted    chan struct{} // closed once greeting is set
 	greeting   Greeting
@@ -69,6 +70,10 @@ func (c *Conn) Err() error {
 
 // LateReplies returns how many replies came for callers who had given up.
 func (c *Conn) LateReplies() uint64 { return c.late.Load() }
+
+// Shutdown returns QEMU's last event SHUTDOWN on this connection, with which it tells
+// that it ends; nil when there was none. It holds up no subscription.
+func (c *Conn) Shutdown() *Event { return c.ending.Load() }
 
 // Subscribe returns a new subscription to events. The first one of a connection
 // begins with the first byte received, later ones begin now. Reading it slowly,
@@ -164,6 +169,9 @@ func (c *Conn) dispatch(line []byte) error {
 	case m.event != nil:
 		// A QEMU that is being started may tell of an event before it greets who was
 		// connected before it ran: the two come from different threads of it.
+		if m.event.Name == "SHUTDOWN" {
+			c.ending.Store(m.event)
+		}
 		c.hub.publish(*m.event)
 	case !greeted:
 		return protocolError(line, nil, "a reply came before the greeting, so this is no QMP socket")
