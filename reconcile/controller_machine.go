@@ -19,7 +19,7 @@ func (c *Controller) pass(ctx context.Context, name string) {
 		return
 	}
 	if r.result.Gone {
-		c.forget(name)
+		c.forget(name, r.result.Err == nil)
 		return
 	}
 	if r.last.Presence != "" {
@@ -110,9 +110,11 @@ func isReady(s Status) bool {
 	return len(s.Conditions) > 0 && s.Conditions[0].Type == ConditionReady && s.Conditions[0].Status == "True"
 }
 
-// forget drops a machine that is not remembered any more. Its manifest may be
-// there again, or still, so the manifests are read again.
-func (c *Controller) forget(name string) {
+// forget drops a machine that is not remembered any more. When that is news its
+// manifest may be there again, or still, so the manifests are read again. It is
+// also when just now is: a delete that another process began may be seen through
+// before the machine was ever noted.
+func (c *Controller) forget(name string, just bool) {
 	c.queue.Forget(name)
 	c.mu.Lock()
 	s := c.machines[name]
@@ -121,7 +123,7 @@ func (c *Controller) forget(name string) {
 		s.cancel()
 	}
 	c.mu.Unlock()
-	if s != nil {
+	if s != nil || just {
 		nudge(c.again)
 		c.tell(false)
 	}
