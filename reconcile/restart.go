@@ -123,14 +123,15 @@ func healsAt(m *state.Machine, obs *driver.Observed, opt Options) time.Time {
 
 // nextTry is when a machine that failed may be started again, counting an end
 // that is not noted yet. It is not after now when that is the case already, and
-// also when the clock was set back: a wait is never longer than its backoff.
+// also when the clock was set back behind the end. What was noted stands, whatever
+// the times of whoever looks: only the watch knows its own.
 func nextTry(rec *state.Machine, obs *driver.Observed, opt Options, now time.Time) (at time.Time, failures int) {
 	opt = opt.withDefaults()
 	m := *rec
 	if obs.Ended != nil {
 		ended(&m, obs, opt)
 	}
-	if m.NotBefore.Sub(now) > opt.backoff(m.Failures) {
+	if t := m.LastTermination; t != nil && !m.NotBefore.IsZero() && now.Before(t.At) {
 		return now, m.Failures
 	}
 	return m.NotBefore, m.Failures

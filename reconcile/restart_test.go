@@ -220,3 +220,20 @@ func TestRestartLaws_anyEnds_hold(t *testing.T) {
 		}
 	})
 }
+
+// TestPlanMachine_backOffOfAWatch_standsForWhoeverLooks has a command with other times
+// than the watch that noted the failure.
+func TestPlanMachine_backOffOfAWatch_standsForWhoeverLooks(t *testing.T) {
+	s := newScene().up()
+	s.opt.Supervise = true
+	s.opt.Backoff, s.opt.BackoffMax = time.Hour, time.Hour
+	s.down(driver.EndCrash).recorded()
+	s.opt.Backoff, s.opt.BackoffMax = 0, 0
+	if diff := cmp.Diff("wait,1h0m0s", summary(s.plan())); diff != "" {
+		t.Errorf("with the times of a command (-want +got):\n%s", diff)
+	}
+	s.now = s.want.Machine.LastTermination.At.Add(-time.Minute)
+	if diff := cmp.Diff("start;", summary(s.plan())); diff != "" {
+		t.Errorf("with the clock set back (-want +got):\n%s", diff)
+	}
+}
