@@ -62,7 +62,7 @@ func TestWatch_lookAlike_isLeftAlone(t *testing.T) {
 	go func() { ended <- alike.Wait() }()
 	t.Cleanup(func() {
 		_ = alike.Process.Kill()
-		<-ended
+		_ = <-ended // killed on purpose
 	})
 	w.begin("--prune", "--prune-all")
 	before := w.running(2)
