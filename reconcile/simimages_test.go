@@ -63,9 +63,11 @@ func (i *simImages) Pull(ctx context.Context, spec manifest.ImageSpec, told func
 	i.mu.Unlock()
 	told(driver.Transfer{What: "fetching", Done: 1, Total: 2, PID: 1, Who: "sim"})
 	i.host.mu.Lock()
-	for _, locked := range i.host.locked {
-		// Of several machines one may well be acted on while another waits.
-		i.host.waitedLocked = i.host.waitedLocked || locked && len(i.host.machines) == 1
+	for name, locked := range i.host.locked {
+		// Of several machines one may well be acted on while another waits; one whose
+		// lock is taken before its first look is no machine of the host yet.
+		alone := i.host.machines[name] != nil && len(i.host.machines) == 1
+		i.host.waitedLocked = i.host.waitedLocked || locked && alone
 	}
 	i.host.mu.Unlock()
 	after(ctx, i.takes)
