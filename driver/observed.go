@@ -103,6 +103,21 @@ type GDisk struct {
 	Driver   string `json:"driver"`
 	ReadOnly bool   `json:"readOnly"`
 	Size     int64  `json:"size"`
+	// Empty is a drive without a medium.
+	Empty bool `json:"empty,omitempty"`
+	// Serial is the serial number that the guest sees.
+	Serial string `json:"serial,omitempty"`
+	// Cache and DetectZeroes are in the words of a manifest; empty without a medium.
+	Cache        string `json:"cache,omitempty"`
+	DetectZeroes string `json:"detectZeroes,omitempty"`
+	// IOThread is the id of the thread that serves the drive; empty for QEMU's main one.
+	IOThread string `json:"ioThread,omitempty"`
+	// IOPS and BPS are the limits in operations and bytes a second; 0 is none.
+	IOPS int64 `json:"iops,omitempty"`
+	BPS  int64 `json:"bps,omitempty"`
+	// IOStatus is ok, failed or nospace, as query-block says; empty for drives whose
+	// errors QEMU passes on to the guest.
+	IOStatus string `json:"ioStatus,omitempty"`
 	// Snapshots are the tags of the image's internal snapshots.
 	Snapshots []ImageSnapshot `json:"snapshots,omitempty"`
 	// Bitmaps are the names of its dirty bitmaps.

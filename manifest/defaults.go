@@ -115,22 +115,33 @@ func resolveDisk(d *Disk, q35 bool, dir string) {
 	cdrom := d.Media == MediaCDROM
 	if d.Format == "" {
 		switch {
-		case cdrom:
+		case cdrom && !d.IsEmpty():
 			d.Format = FormatRaw
 		case d.Size != 0:
 			d.Format = FormatQcow2
 		}
 	}
-	switch {
-	case d.Bus != "":
-	case !cdrom:
-		d.Bus = BusVirtio
-	case q35:
-		d.Bus = BusSATA
-	}
+	d.Bus = d.bus(q35)
 	d.ReadOnly = d.ReadOnly || cdrom
 	d.File = absolute(d.File, dir)
 }
+
+// bus is what the drive is attached to, given or not.
+func (d *Disk) bus(q35 bool) Bus {
+	switch {
+	case d.Bus != "":
+		return d.Bus
+	case d.Media != MediaCDROM:
+		return BusVirtio
+	case q35:
+		return BusSATA
+	default:
+		return BusVirtioSCSI
+	}
+}
+
+// IsEmpty is true for a cdrom drive without a medium.
+func (d *Disk) IsEmpty() bool { return d.Media == MediaCDROM && d.File == "" }
 
 // absolute is path against dir, cleaned; nothing stays nothing.
 func absolute(path, dir string) string {

@@ -79,7 +79,7 @@ func enumOf(t reflect.Type) *enum {
 	case reflect.TypeFor[DiskFormat]():
 		return &enum{allowed: []string{string(FormatQcow2), string(FormatRaw)}}
 	case reflect.TypeFor[Bus]():
-		return &enum{allowed: []string{string(BusVirtio), string(BusSATA)}, notYet: []string{"nvme", "usb", "virtio-scsi"}}
+		return &enum{allowed: []string{string(BusVirtio), string(BusVirtioSCSI), string(BusNVMe), string(BusSATA), string(BusUSB)}}
 	case reflect.TypeFor[Media]():
 		return &enum{allowed: []string{string(MediaDisk), string(MediaCDROM)}}
 	case reflect.TypeFor[ShutdownMethod]():

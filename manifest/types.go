@@ -168,10 +168,35 @@ const (
 // Bus is what a disk is attached to.
 type Bus string
 
-// The disk buses. Absent: virtio; for a cdrom on q35 sata.
+// The disk buses. Absent: virtio; for a cdrom sata on q35, else virtio-scsi.
 const (
+	// BusVirtio is a virtio-blk card of its own.
 	BusVirtio Bus = "virtio"
-	BusSATA   Bus = "sata"
+	// BusVirtioSCSI is a unit of the machine's virtio-scsi controller.
+	BusVirtioSCSI Bus = "virtio-scsi"
+	// BusNVMe is an NVMe card of its own.
+	BusNVMe Bus = "nvme"
+	// BusSATA is a port of the q35 board's own AHCI controller.
+	BusSATA Bus = "sata"
+	// BusUSB is a port of the machine's USB controller.
+	BusUSB Bus = "usb"
+)
+
+// CacheMode is how a disk goes through the caches of the host.
+type CacheMode string
+
+// The cache modes, which are QEMU's own. Absent: writeback.
+const (
+	// CacheWriteback uses the host's page cache and flushes when the guest says so.
+	CacheWriteback CacheMode = "writeback"
+	// CacheNone passes the host's page cache by.
+	CacheNone CacheMode = "none"
+	// CacheWritethrough flushes after each write.
+	CacheWritethrough CacheMode = "writethrough"
+	// CacheDirectSync passes the page cache by, and flushes after each write.
+	CacheDirectSync CacheMode = "directsync"
+	// CacheUnsafe never flushes: a crash of the host may lose everything.
+	CacheUnsafe CacheMode = "unsafe"
 )
 
 // Media is what a drive holds.
@@ -183,7 +208,8 @@ const (
 	MediaCDROM Media = "cdrom"
 )
 
-// Disk is one drive. Exactly one of Size and File is given.
+// Disk is one drive. Exactly one of Size and File is given; a cdrom has a File,
+// or is empty.
 type Disk struct {
 	// Name is unique among the machine's disks, nics and devices.
 	Name string `json:"name"`
@@ -199,6 +225,9 @@ type Disk struct {
 	Media Media `json:"media,omitempty"`
 	// ReadOnly forbids the guest to write.
 	ReadOnly bool `json:"readOnly,omitempty"`
+	// Serial is the serial number that the guest sees, at most 20 letters, digits,
+	// '-', '_' and '.'. Absent: QEMU decides; on nvme it is required.
+	Serial string `json:"serial,omitempty"`
 }
 
 // NIC is one network card. Exactly one of User and Bridge is given.

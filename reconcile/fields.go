@@ -74,11 +74,12 @@ var fieldTable = []Field{
 	{Path: "spec.boot.kernel.cmdline", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.disks[].name", Class: ClassRestart, Seen: SeenQMP},
 	{Path: "spec.disks[].size", Class: ClassDataLoss, Seen: SeenImage},
-	{Path: "spec.disks[].file", Class: ClassRestart, Seen: SeenQMP, live: liveDiskFile},
+	{Path: "spec.disks[].file", Class: ClassRestart, Seen: SeenQMP, live: liveDisk(liveFile)},
 	{Path: "spec.disks[].format", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.disks[].bus", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.disks[].media", Class: ClassRestart, Seen: SeenLaunch},
-	{Path: "spec.disks[].readOnly", Class: ClassRestart, Seen: SeenQMP, live: liveReadOnly, Absent: "false"},
+	{Path: "spec.disks[].readOnly", Class: ClassRestart, Seen: SeenQMP, live: liveDisk(liveReadOnly), Absent: "false"},
+	{Path: "spec.disks[].serial", Class: ClassRestart, Seen: SeenQMP, live: liveDisk(func(d *driver.GDisk) (string, bool) { return d.Serial, true })},
 	{Path: "spec.nics[].name", Class: ClassRestart, Seen: SeenQMP},
 	{Path: "spec.nics[].model", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.nics[].mac", Class: ClassRestart, Seen: SeenQMP, live: liveMAC},
@@ -165,24 +166,24 @@ func liveMemory(o *driver.Observed, _ string) (string, bool) {
 	return manifest.Quantity(o.Guest.Memory).String(), o.Guest.Memory > 0
 }
 
-func liveDiskFile(o *driver.Observed, item string) (string, bool) {
-	for _, d := range o.Guest.Disks {
-		if d.Name == item {
-			// Other than an absolute path is QEMU's own notation.
-			return d.File, strings.HasPrefix(d.File, "/")
+// liveDisk reads a value of a drive.
+func liveDisk(value func(*driver.GDisk) (string, bool)) func(*driver.Observed, string) (string, bool) {
+	return func(o *driver.Observed, item string) (string, bool) {
+		for i := range o.Guest.Disks {
+			if d := &o.Guest.Disks[i]; d.Name == item {
+				return value(d)
+			}
 		}
+		return "", false
 	}
-	return "", false
 }
 
-func liveReadOnly(o *driver.Observed, item string) (string, bool) {
-	for _, d := range o.Guest.Disks {
-		if d.Name == item {
-			return strconv.FormatBool(d.ReadOnly), true
-		}
-	}
-	return "", false
+// liveFile is the path of the image. Other than an absolute path is QEMU's own notation.
+func liveFile(d *driver.GDisk) (string, bool) {
+	return d.File, d.Empty || strings.HasPrefix(d.File, "/")
 }
+
+func liveReadOnly(d *driver.GDisk) (string, bool) { return strconv.FormatBool(d.ReadOnly), true }
 
 func liveMAC(o *driver.Observed, item string) (string, bool) {
 	for _, n := range o.Guest.NICs {

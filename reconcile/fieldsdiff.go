@@ -139,14 +139,18 @@ func (c *comparison) values() {
 func (c *comparison) absentOnBothSides() {
 	for i := range c.obs.Guest.Disks {
 		name := c.obs.Guest.Disks[i].Name
-		path := "spec.disks[" + name + "].readOnly"
 		item := "spec.disks[" + name + "]"
-		if _, wanted := c.want[item+".name"]; !wanted || c.has(path) {
+		if _, wanted := c.want[item+".name"]; !wanted {
 			continue
 		}
-		order := fieldOrder["spec.disks[].readOnly"]
-		if ch, differs := c.value(&fieldTable[order], path, name, c.known && !c.bare[item]); differs {
-			c.add(order, ch)
+		for order := range fieldTable {
+			f := &fieldTable[order]
+			key, ofDisk := strings.CutPrefix(f.Path, "spec.disks[]")
+			if path := item + key; ofDisk && f.Absent != "" && f.live != nil && !c.has(path) {
+				if ch, differs := c.value(f, path, name, c.known && !c.bare[item]); differs {
+					c.add(order, ch)
+				}
+			}
 		}
 	}
 	if path := "spec.cpu.count"; !c.has(path) && c.known {

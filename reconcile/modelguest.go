@@ -57,6 +57,7 @@ func (m *model) guest(spec *manifest.VirtualMachineSpec, id driver.Identity) *dr
 	for _, d := range spec.Disks {
 		g.Disks = append(g.Disks, driver.GDisk{
 			Name: d.Name, File: d.File, Format: string(d.Format), ReadOnly: d.ReadOnly, Size: m.obs.Files[d.Name].Size,
+			Empty: d.IsEmpty(), Serial: d.Serial,
 		})
 	}
 	for _, n := range spec.NICs {

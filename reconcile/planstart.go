@@ -107,6 +107,7 @@ func (p *planner) disksToCreate() (creates []manifest.Disk, ok bool) {
 	for _, d := range p.spec.Disks {
 		f := p.obs.Files[d.Name]
 		switch {
+		case d.IsEmpty():
 		case f.Err != "":
 			ok = false
 			p.problem(ReasonDiskUnknown, fmt.Sprintf("disk %s could not be looked at: %s", d.Name, f.Err),

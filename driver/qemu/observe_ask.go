@@ -6,7 +6,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/driver/qmp"
@@ -38,32 +37,12 @@ type questions struct {
 		Path string `json:"qom-path"`
 	}
 	blocks  []namedBlock
+	drives  []blockDrive
 	devices []qomItem
 	jobs    []jobReply
 
 	needed []*qmp.Call // must be answered
 	tried  []*qmp.Call // may be refused: not every board has everything
-}
-
-// namedBlock is a block node as QEMU has it.
-type namedBlock struct {
-	Name     string `json:"node-name"`
-	Driver   string `json:"drv"`
-	ReadOnly bool   `json:"ro"`
-	File     string `json:"file"`
-	Image    struct {
-		Size      int64  `json:"virtual-size"`
-		Format    string `json:"format"`
-		Snapshots []struct {
-			Name        string `json:"name"`
-			VMStateSize int64  `json:"vm-state-size"`
-			DateSec     int64  `json:"date-sec"`
-			DateNsec    int64  `json:"date-nsec"`
-		} `json:"snapshots"`
-	} `json:"image"`
-	Bitmaps []struct {
-		Name string `json:"name"`
-	} `json:"dirty-bitmaps"`
 }
 
 // qomItem is a child of an object.
@@ -88,6 +67,7 @@ func newQuestions(depth driver.Depth) *questions {
 	}
 	q.needed = append(q.needed,
 		qmp.NewCall("query-named-block-nodes", map[string]any{"flat": true}, &q.blocks),
+		qmp.NewCall("query-block", nil, &q.drives),
 		qmp.NewCall("qom-list", map[string]any{"path": "/machine/peripheral"}, &q.devices),
 		qmp.NewCall("query-jobs", nil, &q.jobs),
 		qomGet("/machine", "type", &q.board),
@@ -149,11 +129,25 @@ func (d *Driver) waitTried(ctx context.Context, calls []*qmp.Call) error {
 	return nil
 }
 
-// detail is what one device is asked: whether it is a drive, and whether a card.
+// detail is what one device is asked further: a drive how it shows itself, and any
+// other whether it is a card.
 type detail struct {
 	qomItem
-	drive, mac       string
-	askDrive, askMAC *qmp.Call
+	// drive is nil for what is no drive.
+	drive                        *blockDrive
+	serial, thread, mac          string
+	askSerial, askThread, askMAC *qmp.Call
+}
+
+// ask are the questions about the device.
+func (x *detail) ask() []*qmp.Call {
+	path := "/machine/peripheral/" + x.Name
+	if x.drive == nil {
+		x.askMAC = qomGet(path, "mac", &x.mac)
+		return []*qmp.Call{x.askMAC}
+	}
+	x.askSerial, x.askThread = qomGet(path, "serial", &x.serial), qomGet(path, "iothread", &x.thread)
+	return []*qmp.Call{x.askSerial, x.askThread}
 }
 
 // details asks for the CPU model and what each device is, in one write.
@@ -169,10 +163,8 @@ func (q *questions) details(ctx context.Context, d *Driver, conn *qmp.Conn, g *d
 		if !ok || strings.Contains(item.Name, ".") {
 			continue
 		}
-		x := &detail{qomItem: qomItem{item.Name, strings.TrimSuffix(kind, ">")}}
-		path := "/machine/peripheral/" + item.Name
-		x.askDrive, x.askMAC = qomGet(path, "drive", &x.drive), qomGet(path, "mac", &x.mac)
-		calls = append(calls, x.askDrive, x.askMAC)
+		x := &detail{qomItem: qomItem{item.Name, strings.TrimSuffix(kind, ">")}, drive: driveOf(q.drives, item.Name)}
+		calls = append(calls, x.ask()...)
 		all = append(all, x)
 	}
 	if len(calls) > 0 {
@@ -192,8 +184,8 @@ func (q *questions) sort(all []*detail, g *driver.Guest) {
 	g.Disks, g.NICs, g.Devices = []driver.GDisk{}, []driver.GNIC{}, []driver.GDevice{}
 	for _, x := range all {
 		switch {
-		case x.askDrive.Err() == nil && x.drive != "":
-			g.Disks = append(g.Disks, q.disk(x))
+		case x.drive != nil:
+			g.Disks = append(g.Disks, x.disk(q.blocks))
 		case x.askMAC.Err() == nil:
 			g.NICs = append(g.NICs, driver.GNIC{Name: x.Name, Model: x.Type, MAC: strings.ToLower(x.mac)})
 		default:
@@ -203,26 +195,4 @@ func (q *questions) sort(all []*detail, g *driver.Guest) {
 	slices.SortFunc(g.Disks, func(a, b driver.GDisk) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(g.NICs, func(a, b driver.GNIC) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(g.Devices, func(a, b driver.GDevice) int { return strings.Compare(a.Name, b.Name) })
-}
-
-// disk is a drive with what its block node says.
-func (q *questions) disk(x *detail) driver.GDisk {
-	disk := driver.GDisk{Name: x.Name, Driver: x.Type}
-	i := slices.IndexFunc(q.blocks, func(b namedBlock) bool { return b.Name == x.drive })
-	if i < 0 {
-		return disk
-	}
-	b := &q.blocks[i]
-	disk.File, disk.Format, disk.ReadOnly, disk.Size = b.File, b.Driver, b.ReadOnly, b.Image.Size
-	for _, s := range b.Image.Snapshots {
-		disk.Snapshots = append(disk.Snapshots, driver.ImageSnapshot{
-			Tag: s.Name, VMStateSize: s.VMStateSize, Date: time.Unix(s.DateSec, s.DateNsec),
-		})
-	}
-	for _, m := range b.Bitmaps {
-		if m.Name != "" {
-			disk.Bitmaps = append(disk.Bitmaps, m.Name)
-		}
-	}
-	return disk
 }

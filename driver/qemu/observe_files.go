@@ -16,7 +16,7 @@ import (
 	"github.com/maqet/maqet/manifest"
 )
 
-// images are the disks to look at, by name: those of the desired object, or of the
+// images are the disks to look at, by name, without empty drives: those of the desired object, or of the
 // launch record, or whatever maqet has made for the machine.
 func (o *observation) images() map[string]manifest.Disk {
 	all := map[string]manifest.Disk{}
@@ -41,6 +41,7 @@ func (o *observation) images() map[string]manifest.Disk {
 			}
 		}
 	}
+	maps.DeleteFunc(all, func(_ string, d manifest.Disk) bool { return d.IsEmpty() })
 	return all
 }
 

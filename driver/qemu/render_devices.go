@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/manifest"
@@ -45,6 +46,10 @@ func seat(slot driver.Slot) object {
 		return object{{"bus", "pci.0"}, {"addr", fmt.Sprintf("0x%x", slot.Index)}}
 	case driver.SlotSATA:
 		return object{{"bus", fmt.Sprintf("ide.%d", slot.Index)}}
+	case driver.SlotSCSI:
+		return object{{"bus", scsiController + ".0"}, {"channel", 0}, {"scsi-id", slot.Index}, {"lun", 0}}
+	case driver.SlotUSB:
+		return object{{"bus", usbController + ".0"}, {"port", strconv.Itoa(slot.Index + 1)}}
 	default:
 		return nil
 	}
@@ -78,21 +83,40 @@ func blockNodes(d manifest.Disk, file string) [2]object {
 
 // diskDriver is the device a disk shows itself as.
 func diskDriver(d manifest.Disk) string {
-	if d.Bus != manifest.BusSATA {
-		return "virtio-blk-pci"
-	}
+	family, kind := "", "hd"
 	if d.Media == manifest.MediaCDROM {
-		return "ide-cd"
+		kind = "cd"
 	}
-	return "ide-hd"
+	switch d.Bus {
+	case manifest.BusVirtio:
+		return "virtio-blk-pci"
+	case manifest.BusNVMe:
+		return "nvme"
+	case manifest.BusSATA:
+		family = "ide"
+	case manifest.BusVirtioSCSI, manifest.BusUSB:
+		family = "scsi"
+	}
+	return family + "-" + kind
 }
 
-// diskDevice is the drive that the guest sees.
-func diskDevice(d manifest.Disk, slot driver.Slot, bootIndex int) object {
+// diskDevices are the drive that the guest sees and, before it, what it sits behind.
+func diskDevices(d manifest.Disk, slot driver.Slot, bootIndex int) []object {
+	var all []object
 	device := object{{"driver", diskDriver(d)}, {"id", d.Name}}
-	device = append(device, seat(slot)...)
-	device = append(device, member{"drive", d.Name})
-	return withBootIndex(device, bootIndex)
+	if d.Bus == manifest.BusUSB {
+		all = append(all, usbBridge(d.Name, slot))
+		device = append(device, member{"bus", bridgeID(d.Name) + ".0"}, member{"scsi-id", 0}, member{"lun", 0})
+	} else {
+		device = append(device, seat(slot)...)
+	}
+	if !d.IsEmpty() {
+		device = append(device, member{"drive", d.Name})
+	}
+	if d.Serial != "" {
+		device = append(device, member{"serial", d.Serial})
+	}
+	return append(all, withBootIndex(device, bootIndex))
 }
 
 // nicDevice is the card that the guest sees.

@@ -74,6 +74,9 @@ func prepareFiles(t testing.TB, in RenderInput) {
 		}
 	}
 	for _, d := range in.VM.Spec.Disks {
+		if d.IsEmpty() {
+			continue
+		}
 		file := d.File
 		if file == "" {
 			file = in.Layout.Disk(name, d.Name)
