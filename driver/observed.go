@@ -145,14 +145,20 @@ type Job struct {
 	Error  string `json:"error,omitempty"`
 }
 
-// DiskFile is an image file on the host.
+// DiskFile is where the data of a disk is: an image file, or what stands for one.
 type DiskFile struct {
+	// Path is a path, or a URI of what has none.
 	Path   string
 	Exists bool
+	// Kind is the name of the kind of storage, such as "file".
+	Kind string
 	// Size is the virtual size, Format what the image says it is; both are known
 	// only when qemu-img or QEMU was asked.
 	Size   int64
 	Format string
+	// Allocated is what a file takes on its filesystem, Free and Total what that has
+	// free and in all. They are zero where they are not known.
+	Allocated, Free, Total int64
 	// Err is why the file could not be looked at.
 	Err string
 }

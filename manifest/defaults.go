@@ -117,6 +117,8 @@ func resolveDisk(d *Disk, q35 bool, dir string) {
 		switch {
 		case cdrom && !d.IsEmpty():
 			d.Format = FormatRaw
+		case d.NBD != nil:
+			d.Format = FormatRaw
 		case d.Size != 0:
 			d.Format = FormatQcow2
 		}
@@ -124,6 +126,12 @@ func resolveDisk(d *Disk, q35 bool, dir string) {
 	d.Bus = d.bus(q35)
 	d.ReadOnly = d.ReadOnly || cdrom
 	d.File = absolute(d.File, dir)
+	if n := d.NBD; n != nil {
+		n.Unix = absolute(n.Unix, dir)
+		if n.Host != "" {
+			setDefault(&n.Port, DefaultNBDPort)
+		}
+	}
 }
 
 // bus is what the drive is attached to, given or not.
@@ -141,7 +149,7 @@ func (d *Disk) bus(q35 bool) Bus {
 }
 
 // IsEmpty is true for a cdrom drive without a medium.
-func (d *Disk) IsEmpty() bool { return d.Media == MediaCDROM && d.File == "" }
+func (d *Disk) IsEmpty() bool { return d.Media == MediaCDROM && d.File == "" && d.NBD == nil }
 
 // absolute is path against dir, cleaned; nothing stays nothing.
 func absolute(path, dir string) string {
@@ -184,6 +192,9 @@ func (vm *VirtualMachine) DeepCopy() *VirtualMachine {
 		s.Boot.Kernel = clone(s.Boot.Kernel)
 	}
 	s.Disks = slices.Clone(s.Disks)
+	for i := range s.Disks {
+		s.Disks[i].NBD = clone(s.Disks[i].NBD)
+	}
 	s.NICs = slices.Clone(s.NICs)
 	for i := range s.NICs {
 		if s.NICs[i].User = clone(s.NICs[i].User); s.NICs[i].User != nil {

@@ -208,16 +208,19 @@ const (
 	MediaCDROM Media = "cdrom"
 )
 
-// Disk is one drive. Exactly one of Size and File is given; a cdrom has a File,
-// or is empty.
+// Disk is one drive. Exactly one of Size, File and NBD is given; a cdrom has one of
+// the latter two, or is empty.
 type Disk struct {
 	// Name is unique among the machine's disks, nics and devices.
 	Name string `json:"name"`
 	// Size makes maqet create an empty qcow2 of that size once and keep it.
 	Size Quantity `json:"size,omitempty"`
-	// File is an existing image, never created, resized or deleted by maqet.
+	// File is an existing image, or a block device below /dev; never created, resized
+	// or deleted by maqet.
 	File string `json:"file,omitempty"`
-	// Format is qcow2 or raw. Absent with Size: qcow2; required with File.
+	// NBD is an export of a server that speaks the NBD protocol.
+	NBD *NBD `json:"nbd,omitempty"`
+	// Format is qcow2 or raw. Absent with Size: qcow2; with NBD: raw; required with File.
 	Format DiskFormat `json:"format,omitempty"`
 	// Bus is what the drive is attached to.
 	Bus Bus `json:"bus,omitempty"`
@@ -228,6 +231,18 @@ type Disk struct {
 	// Serial is the serial number that the guest sees, at most 20 letters, digits,
 	// '-', '_' and '.'. Absent: QEMU decides; on nvme it is required.
 	Serial string `json:"serial,omitempty"`
+}
+
+// NBD is an export of an NBD server. Exactly one of Unix and Host is given.
+type NBD struct {
+	// Unix is the path of the server's socket.
+	Unix string `json:"unix,omitempty"`
+	// Host is the server's address or name.
+	Host string `json:"host,omitempty"`
+	// Port is the server's TCP port. Absent with Host: 10809.
+	Port int `json:"port,omitempty"`
+	// Export is the export's name. Absent: the server's default export.
+	Export string `json:"export,omitempty"`
 }
 
 // NIC is one network card. Exactly one of User and Bridge is given.

@@ -26,6 +26,7 @@ func (v *validator) disks(s *VirtualMachineSpec) {
 		} else {
 			v.disk(d, path)
 		}
+		v.source(d, path)
 		v.serial(d, path)
 		if v.isBroken(path+".bus") || v.isBroken(path+".media") || v.isBroken("spec.machine.type") {
 			continue
@@ -39,8 +40,8 @@ func (v *validator) disks(s *VirtualMachineSpec) {
 // disk looks at a drive that is no cdrom.
 func (v *validator) disk(d *Disk, path string) {
 	switch {
-	case d.Size == 0 && d.File == "":
-		v.fault(path, "needs a size or a file", "size makes an empty disk once; file uses an image that exists")
+	case d.sources() == 0 && !v.isBroken(path+".nbd"):
+		v.fault(path, "needs a size, a file or nbd", "size makes an empty disk once; file uses an image that exists, nbd an export of a server")
 	case d.Size != 0 && d.File != "":
 		v.fault(path, "has both size and file", "keep size for a new disk, or file for an image that exists; maqet never resizes the latter")
 	case d.Size%diskStep != 0:
@@ -50,6 +51,31 @@ func (v *validator) disk(d *Disk, path string) {
 	case d.File != "" && d.Format == "":
 		v.fault(path+".format", "required key is missing: the format of a file is never guessed, since a guest could write another into it", "add format: qcow2 or format: raw")
 	}
+}
+
+// sources are how many places the drive names for its data.
+func (d *Disk) sources() int {
+	n := 0
+	for _, named := range []bool{d.Size != 0, d.File != "", d.NBD != nil} {
+		if named {
+			n++
+		}
+	}
+	return n
+}
+
+// source looks at what any drive may name for its data.
+func (v *validator) source(d *Disk, path string) {
+	if d.NBD == nil {
+		return
+	}
+	if d.sources() > 1 {
+		v.fault(path, "has nbd beside a size or a file", "keep one of them")
+	}
+	if d.Format == FormatQcow2 {
+		v.fault(path+".format", "an export is a raw disk", "remove the key, and let the server open the image")
+	}
+	v.nbd(d.NBD, path+".nbd")
 }
 
 // cdrom looks at a drive that is a cdrom.

@@ -75,6 +75,10 @@ var fieldTable = []Field{
 	{Path: "spec.disks[].name", Class: ClassRestart, Seen: SeenQMP},
 	{Path: "spec.disks[].size", Class: ClassDataLoss, Seen: SeenImage},
 	{Path: "spec.disks[].file", Class: ClassRestart, Seen: SeenQMP, live: liveDisk(liveFile)},
+	{Path: "spec.disks[].nbd.unix", Class: ClassRestart, Seen: SeenQMP, live: liveDisk(liveNBD(func(n *manifest.NBD) string { return n.Unix }))},
+	{Path: "spec.disks[].nbd.host", Class: ClassRestart, Seen: SeenQMP, live: liveDisk(liveNBD(func(n *manifest.NBD) string { return n.Host }))},
+	{Path: "spec.disks[].nbd.port", Class: ClassRestart, Seen: SeenQMP, live: liveDisk(liveNBD(func(n *manifest.NBD) string { return strconv.Itoa(n.Port) }))},
+	{Path: "spec.disks[].nbd.export", Class: ClassRestart, Seen: SeenQMP, live: liveDisk(liveNBD(func(n *manifest.NBD) string { return n.Export }))},
 	{Path: "spec.disks[].format", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.disks[].bus", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.disks[].media", Class: ClassRestart, Seen: SeenLaunch},
@@ -165,25 +169,6 @@ func liveCPUModel(o *driver.Observed, _ string) (string, bool) {
 func liveMemory(o *driver.Observed, _ string) (string, bool) {
 	return manifest.Quantity(o.Guest.Memory).String(), o.Guest.Memory > 0
 }
-
-// liveDisk reads a value of a drive.
-func liveDisk(value func(*driver.GDisk) (string, bool)) func(*driver.Observed, string) (string, bool) {
-	return func(o *driver.Observed, item string) (string, bool) {
-		for i := range o.Guest.Disks {
-			if d := &o.Guest.Disks[i]; d.Name == item {
-				return value(d)
-			}
-		}
-		return "", false
-	}
-}
-
-// liveFile is the path of the image. Other than an absolute path is QEMU's own notation.
-func liveFile(d *driver.GDisk) (string, bool) {
-	return d.File, d.Empty || strings.HasPrefix(d.File, "/")
-}
-
-func liveReadOnly(d *driver.GDisk) (string, bool) { return strconv.FormatBool(d.ReadOnly), true }
 
 func liveMAC(o *driver.Observed, item string) (string, bool) {
 	for _, n := range o.Guest.NICs {

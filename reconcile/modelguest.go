@@ -55,8 +55,12 @@ func (m *model) guest(spec *manifest.VirtualMachineSpec, id driver.Identity) *dr
 		g.Memory = spec.Memory.Size.Bytes()
 	}
 	for _, d := range spec.Disks {
+		file := d.File
+		if d.NBD != nil {
+			file = d.NBD.URI()
+		}
 		g.Disks = append(g.Disks, driver.GDisk{
-			Name: d.Name, File: d.File, Format: string(d.Format), ReadOnly: d.ReadOnly, Size: m.obs.Files[d.Name].Size,
+			Name: d.Name, File: file, Format: string(d.Format), ReadOnly: d.ReadOnly, Size: m.obs.Files[d.Name].Size,
 			Empty: d.IsEmpty(), Serial: d.Serial,
 		})
 	}

@@ -111,12 +111,12 @@ func (p *planner) disksToCreate() (creates []manifest.Disk, ok bool) {
 		case f.Err != "":
 			ok = false
 			p.problem(ReasonDiskUnknown, fmt.Sprintf("disk %s could not be looked at: %s", d.Name, f.Err),
-				"see whether "+cmp.Or(f.Path, d.File)+" can be read and has the format that the manifest says")
+				"see whether "+cmp.Or(f.Path, d.File)+" can be read and is what the manifest says")
 		case f.Exists:
 		case d.Size == 0:
 			ok = false
-			p.problem(ReasonDiskMissing, fmt.Sprintf("disk %s: there is no file %s", d.Name, d.File),
-				"make the file or correct spec.disks["+d.Name+"].file")
+			p.problem(ReasonDiskMissing, fmt.Sprintf("disk %s: there is no %s", d.Name, missing(&d, f)),
+				"make it or correct spec.disks["+d.Name+"]")
 		case p.ran() || slices.Contains(p.rec.StartedDisks, d.Name):
 			// An empty disk in its place would boot a guest without its data.
 			ok = false
@@ -127,6 +127,14 @@ func (p *planner) disksToCreate() (creates []manifest.Disk, ok bool) {
 		}
 	}
 	return creates, ok
+}
+
+// missing says what a disk lacks.
+func missing(d *manifest.Disk, f driver.DiskFile) string {
+	if d.NBD != nil {
+		return "server at " + cmp.Or(f.Path, d.NBD.URI())
+	}
+	return "file " + d.File
 }
 
 // ran tells that just this spec was started before, so that all of its disks

@@ -84,7 +84,11 @@ func (a *app) rooms() (*rooms, error) {
 	})
 	r.prober = qemu.NewProber(where, table, r.locks)
 	r.images = disk.New(disk.Config{Timing: table, Log: r.log})
-	r.driver = qemu.New(qemu.Config{Layout: where, Timing: table, Locks: r.locks, Prober: r.prober, Images: r.images, Log: r.log, Who: r.who, Bus: qemu.FindBus(a.env.getenv, a.env.uid == 0)})
+	kinds := disk.Kinds{disk.Made{Images: r.images}, disk.File{Images: r.images}, disk.Device{Images: r.images}, disk.NBD{}}
+	r.driver = qemu.New(qemu.Config{
+		Layout: where, Timing: table, Locks: r.locks, Prober: r.prober, Images: r.images, Kinds: kinds, Log: r.log, Who: r.who,
+		Bus: qemu.FindBus(a.env.getenv, a.env.uid == 0),
+	})
 	a.built = r
 	return r, nil
 }

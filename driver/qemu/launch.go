@@ -102,7 +102,7 @@ func (d *Driver) compose(ctx context.Context, req driver.StartRequest) (Command,
 	if err != nil {
 		return Command{}, nil, err
 	}
-	cmd, err := Render(RenderInput{VM: req.VM, Identity: id, Host: host, Layout: d.layout, Paused: req.Paused})
+	cmd, err := Render(RenderInput{VM: req.VM, Identity: id, Host: host, Layout: d.layout, Kinds: d.kinds, Paused: req.Paused})
 	if err != nil {
 		return Command{}, nil, err
 	}

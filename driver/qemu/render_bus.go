@@ -71,11 +71,12 @@ func (r *renderer) nodes(path string, d manifest.Disk) {
 	if d.Format == "" {
 		r.fail(path+".format", "the format of the image is not known", "name qcow2 or raw", nil)
 	}
-	file := d.File
-	if file == "" {
-		file = r.Layout.Disk(r.VM.Metadata.Name, d.Name)
+	source, err := r.Kinds.Source(&d, r.Layout.Disk(r.VM.Metadata.Name, d.Name))
+	if err != nil {
+		r.fail(path, "cannot be opened", "give it a size, a file or nbd", err)
+		return
 	}
-	for _, node := range blockNodes(d, file) {
+	for _, node := range blockNodes(d, source) {
 		r.addJSON(path, "-blockdev", node)
 	}
 }

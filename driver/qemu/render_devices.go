@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/driver/disk"
 	"github.com/maqet/maqet/manifest"
 )
 
@@ -55,30 +56,29 @@ func seat(slot driver.Slot) object {
 	}
 }
 
-// blockNodes are the two nodes of a disk: what opens the file and what
+// blockNodes are the two nodes of a disk: what opens its source and what
 // understands the format.
 //
-// locking is on, never auto: an image in use by another program is refused even
-// where auto would let it pass in silence. auto-read-only is off: an image that
-// cannot be written is an error at the start, not a surprise in the guest.
-func blockNodes(d manifest.Disk, file string) [2]object {
-	return [2]object{
-		{
-			{"node-name", FileNode(d.Name)},
-			{"driver", "file"},
-			{"filename", file},
-			{"locking", "on"},
-			{"read-only", d.ReadOnly},
-			{"auto-read-only", false},
-		},
-		{
-			{"node-name", d.Name},
-			{"driver", string(d.Format)},
-			{"file", FileNode(d.Name)},
-			{"read-only", d.ReadOnly},
-			{"auto-read-only", false},
-		},
+// auto-read-only is off: an image that cannot be written is an error at the start,
+// not a surprise in the guest.
+func blockNodes(d manifest.Disk, source disk.Source) [2]object {
+	file := append(object{{"node-name", FileNode(d.Name)}}, optionsOf(source.Options)...)
+	format := object{{"node-name", d.Name}, {"driver", string(d.Format)}, {"file", FileNode(d.Name)}}
+	both := object{{"read-only", d.ReadOnly}, {"auto-read-only", false}}
+	return [2]object{append(file, both...), append(format, both...)}
+}
+
+// optionsOf are the options of a kind of storage as an object.
+func optionsOf(options []disk.Option) object {
+	var o object
+	for _, option := range options {
+		value := option.Value
+		if nested, ok := value.([]disk.Option); ok {
+			value = optionsOf(nested)
+		}
+		o = append(o, member{option.Key, value})
 	}
+	return o
 }
 
 // diskDriver is the device a disk shows itself as.

@@ -149,7 +149,7 @@ func TestRender_impossible_isRefusedAtTheField(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			vm := testVM("web", tt.spec)
-			in := RenderInput{VM: vm, Identity: mustAllocate(t, driver.Identity{}, vm, testHost(), testRandom()), Host: testHost(), Layout: testLayout()}
+			in := RenderInput{VM: vm, Identity: mustAllocate(t, driver.Identity{}, vm, testHost(), testRandom()), Host: testHost(), Layout: testLayout(), Kinds: testKinds()}
 			if tt.change != nil {
 				tt.change(&in)
 			}

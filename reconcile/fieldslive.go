@@ -1,0 +1,36 @@
+package reconcile
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/manifest"
+)
+
+// liveDisk reads a value of a drive.
+func liveDisk(value func(*driver.GDisk) (string, bool)) func(*driver.Observed, string) (string, bool) {
+	return func(o *driver.Observed, item string) (string, bool) {
+		for i := range o.Guest.Disks {
+			if d := &o.Guest.Disks[i]; d.Name == item {
+				return value(d)
+			}
+		}
+		return "", false
+	}
+}
+
+// liveFile is the path of the image. Other than an absolute path is QEMU's own notation.
+func liveFile(d *driver.GDisk) (string, bool) {
+	return d.File, d.Empty || strings.HasPrefix(d.File, "/")
+}
+
+// liveNBD is a part of what names an export.
+func liveNBD(part func(*manifest.NBD) string) func(*driver.GDisk) (string, bool) {
+	return func(d *driver.GDisk) (string, bool) {
+		n, ok := manifest.ParseNBDURI(d.File)
+		return part(&n), ok
+	}
+}
+
+func liveReadOnly(d *driver.GDisk) (string, bool) { return strconv.FormatBool(d.ReadOnly), true }
