@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -191,5 +192,56 @@ func awaitDrives(t *testing.T, s *host.Shell, want map[string]string) {
 	})
 	if !found {
 		t.Fatalf("the guest sees %v, want %v", got, want)
+	}
+}
+
+// allocated is what a disk that maqet made takes on the host, in bytes.
+func allocated(t *testing.T, h *host.Host, disk string) int64 {
+	t.Helper()
+	info, err := os.Stat(filepath.Join(h.State, "disks", "vm", disk+".qcow2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		t.Fatal("no stat_t")
+	}
+	return stat.Blocks * 512
+}
+
+// TestDisks_discardAndZeroes_giveSpaceBackOnlyWhereAsked lets a guest fill, discard
+// and zero disks with and without discard and detectZeroes.
+func TestDisks_discardAndZeroes_giveSpaceBackOnlyWhereAsked(t *testing.T) {
+	t.Parallel()
+	h, dir := host.New(t, binary), t.TempDir()
+	manifest := writeVM(t, dir, guest.Path(t), `  disks:
+    - {name: keep, size: 64Mi, serial: keep, discard: ignore}
+    - {name: give, size: 64Mi, serial: give, discard: unmap}
+    - {name: zero, size: 64Mi, serial: zero, discard: unmap, detectZeroes: unmap, cache: none, aio: native, ioThread: true}
+`)
+	h.Must(t, 0, "apply", "--wait", "-f", manifest)
+	h.Must(t, 0, "plan", "-f", manifest)
+	s := h.Shell(t, "vm")
+	const full = 16 << 20
+	s.Run(`for d in a b c; do dd if=/dev/urandom of=/dev/vd$d bs=1M count=16 2>/dev/null; done; sync`)
+	for _, disk := range []string{"keep", "give", "zero"} {
+		if got := allocated(t, h, disk); got < full {
+			t.Errorf("%s takes %d bytes after 16 MiB were written", disk, got)
+		}
+	}
+	// Zeroes are written to the first and the last; the second is discarded.
+	s.Run(`for d in a c; do dd if=/dev/zero of=/dev/vd$d bs=1M count=16 2>/dev/null; done; sync; blkdiscard -l 16777216 /dev/vdb; sync`)
+	if got := allocated(t, h, "keep"); got < full {
+		t.Errorf("keep gave space back for zeroes: %d bytes are left", got)
+	}
+	for _, disk := range []string{"give", "zero"} {
+		if got := allocated(t, h, disk); got > full/4 {
+			t.Errorf("%s takes %d bytes still", disk, got)
+		}
+	}
+	// What the host ignores stays, whatever the guest is told.
+	s.Run(`dd if=/dev/urandom of=/dev/vda bs=1M count=16 2>/dev/null; sync; blkdiscard -l 16777216 /dev/vda; sync`)
+	if got := allocated(t, h, "keep"); got < full {
+		t.Errorf("keep gave discarded space back: %d bytes are left", got)
 	}
 }

@@ -199,6 +199,43 @@ const (
 	CacheUnsafe CacheMode = "unsafe"
 )
 
+// AIO is how QEMU reads and writes a file or device.
+type AIO string
+
+// The ways, which are QEMU's own. Absent: threads.
+const (
+	// AIOThreads uses a pool of threads.
+	AIOThreads AIO = "threads"
+	// AIONative uses Linux AIO, and needs a cache mode that passes the page cache by.
+	AIONative AIO = "native"
+	// AIOIOUring uses io_uring.
+	AIOIOUring AIO = "io_uring"
+)
+
+// Discard is what becomes of blocks that the guest discards.
+type Discard string
+
+// What becomes of them. Absent: ignore.
+const (
+	// DiscardIgnore keeps them.
+	DiscardIgnore Discard = "ignore"
+	// DiscardUnmap gives their space back to the host.
+	DiscardUnmap Discard = "unmap"
+)
+
+// DetectZeroes is what becomes of zeroes that the guest writes.
+type DetectZeroes string
+
+// What becomes of them. Absent: off.
+const (
+	// DetectZeroesOff writes them like any other data.
+	DetectZeroesOff DetectZeroes = "off"
+	// DetectZeroesOn stores them as zeroes without data, where the format can.
+	DetectZeroesOn DetectZeroes = "on"
+	// DetectZeroesUnmap gives their space back to the host; it needs discard: unmap.
+	DetectZeroesUnmap DetectZeroes = "unmap"
+)
+
 // Media is what a drive holds.
 type Media string
 
@@ -231,6 +268,16 @@ type Disk struct {
 	// Serial is the serial number that the guest sees, at most 20 letters, digits,
 	// '-', '_' and '.'. Absent: QEMU decides; on nvme it is required.
 	Serial string `json:"serial,omitempty"`
+	// Cache is how the host caches the disk. Absent: writeback.
+	Cache CacheMode `json:"cache,omitempty"`
+	// AIO is how QEMU reads and writes a file or device. Absent: threads.
+	AIO AIO `json:"aio,omitempty"`
+	// Discard is what becomes of blocks that the guest discards. Absent: ignore.
+	Discard Discard `json:"discard,omitempty"`
+	// DetectZeroes is what becomes of zeroes that the guest writes. Absent: off.
+	DetectZeroes DetectZeroes `json:"detectZeroes,omitempty"`
+	// IOThread gives the disk a thread of its own in QEMU; on virtio only.
+	IOThread bool `json:"ioThread,omitempty"`
 }
 
 // NBD is an export of an NBD server. Exactly one of Unix and Host is given.

@@ -28,6 +28,7 @@ func (v *validator) disks(s *VirtualMachineSpec) {
 		}
 		v.source(d, path)
 		v.serial(d, path)
+		v.tuning(d, path)
 		if v.isBroken(path+".bus") || v.isBroken(path+".media") || v.isBroken("spec.machine.type") {
 			continue
 		}

@@ -34,3 +34,11 @@ func liveNBD(part func(*manifest.NBD) string) func(*driver.GDisk) (string, bool)
 }
 
 func liveReadOnly(d *driver.GDisk) (string, bool) { return strconv.FormatBool(d.ReadOnly), true }
+
+// liveCache and liveDetectZeroes are known while there is a medium.
+func liveCache(d *driver.GDisk) (string, bool) { return d.Cache, d.Cache != "" }
+
+func liveDetectZeroes(d *driver.GDisk) (string, bool) { return d.DetectZeroes, d.DetectZeroes != "" }
+
+// liveIOThread tells whether a thread serves the drive alone.
+func liveIOThread(d *driver.GDisk) (string, bool) { return strconv.FormatBool(d.IOThread != ""), true }

@@ -54,21 +54,33 @@ func (m *model) guest(spec *manifest.VirtualMachineSpec, id driver.Identity) *dr
 	if spec.Memory != nil {
 		g.Memory = spec.Memory.Size.Bytes()
 	}
-	for _, d := range spec.Disks {
-		file := d.File
-		if d.NBD != nil {
-			file = d.NBD.URI()
-		}
-		g.Disks = append(g.Disks, driver.GDisk{
-			Name: d.Name, File: file, Format: string(d.Format), ReadOnly: d.ReadOnly, Size: m.obs.Files[d.Name].Size,
-			Empty: d.IsEmpty(), Serial: d.Serial,
-		})
+	for i := range spec.Disks {
+		g.Disks = append(g.Disks, m.drive(&spec.Disks[i]))
 	}
 	for _, n := range spec.NICs {
 		g.NICs = append(g.NICs, driver.GNIC{Name: n.Name, Model: n.Model, MAC: cmp.Or(n.MAC, id.MACs[n.Name])})
 	}
 	for _, d := range spec.Devices {
 		g.Devices = append(g.Devices, driver.GDevice{Name: d.Name, Driver: d.Driver})
+	}
+	return g
+}
+
+// drive is what QMP would say of a drive.
+func (m *model) drive(d *manifest.Disk) driver.GDisk {
+	g := driver.GDisk{
+		Name: d.Name, File: d.File, Format: string(d.Format), ReadOnly: d.ReadOnly, Size: m.obs.Files[d.Name].Size,
+		Serial: d.Serial, Empty: d.IsEmpty(),
+	}
+	if d.NBD != nil {
+		g.File = d.NBD.URI()
+	}
+	if d.IOThread {
+		g.IOThread = d.Name + ".iothread"
+	}
+	if !g.Empty {
+		g.Cache = string(cmp.Or(d.Cache, manifest.CacheWriteback))
+		g.DetectZeroes = string(cmp.Or(d.DetectZeroes, manifest.DetectZeroesOff))
 	}
 	return g
 }

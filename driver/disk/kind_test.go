@@ -78,7 +78,7 @@ func loopDevice(t *testing.T, path string) string {
 	}
 	device := strings.TrimSpace(string(out))
 	t.Cleanup(func() {
-		ctx := context.WithoutCancel(t.Context()) // which has ended by now
+		ctx := context.WithoutCancel(t.Context())                                                       // which has ended by now
 		if out, err := exec.CommandContext(ctx, "losetup", "-d", device).CombinedOutput(); err != nil { //nolint:gosec // G204: a device of this test.
 			t.Errorf("losetup -d: %v: %s", err, out)
 		}

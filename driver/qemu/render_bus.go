@@ -57,6 +57,9 @@ func (r *renderer) disks() {
 	for i, d := range r.VM.Spec.Disks {
 		path := fmt.Sprintf("spec.disks[%d]", i)
 		r.nodes(path, d)
+		for _, o := range diskObjects(d) {
+			r.addJSON(path, "-object", o)
+		}
 		for _, device := range diskDevices(d, r.diskSeat(path, d), r.boot[d.Name]) {
 			r.addJSON(path, "-device", device)
 		}

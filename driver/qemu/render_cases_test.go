@@ -254,6 +254,17 @@ func deviceCases() []argvCase {
 				userNIC("lan"), {Name: "dmz", Bridge: &manifest.BridgeNet{Name: "br0"}},
 			}}
 		}},
+		{name: "tuning", spec: func(dir string) manifest.VirtualMachineSpec {
+			return manifest.VirtualMachineSpec{Machine: q35(), Disks: []manifest.Disk{
+				{
+					Name: "root", Size: 1 << 30, Serial: "A-1", Cache: manifest.CacheNone, AIO: manifest.AIONative,
+					Discard: manifest.DiscardUnmap, DetectZeroes: manifest.DetectZeroesUnmap, IOThread: true,
+				},
+				{Name: "fast", Size: 1 << 30, Cache: manifest.CacheUnsafe, AIO: manifest.AIOThreads, Bus: manifest.BusVirtioSCSI},
+				{Name: "safe", Size: 1 << 30, Cache: manifest.CacheWritethrough, DetectZeroes: manifest.DetectZeroesOn, IOThread: true},
+				{Name: "iso", File: dir + "/installer.iso", Media: manifest.MediaCDROM, Cache: manifest.CacheDirectSync},
+			}}
+		}},
 		{name: "storage", elsewhere: true, spec: func(dir string) manifest.VirtualMachineSpec {
 			return manifest.VirtualMachineSpec{Machine: q35(), Disks: []manifest.Disk{
 				{Name: "lv", File: "/dev/vg0/a,b", Format: manifest.FormatRaw},

@@ -63,9 +63,37 @@ func seat(slot driver.Slot) object {
 // not a surprise in the guest.
 func blockNodes(d manifest.Disk, source disk.Source) [2]object {
 	file := append(object{{"node-name", FileNode(d.Name)}}, optionsOf(source.Options)...)
+	if d.AIO != "" {
+		file = append(file, member{"aio", string(d.AIO)})
+	}
 	format := object{{"node-name", d.Name}, {"driver", string(d.Format)}, {"file", FileNode(d.Name)}}
+	if d.DetectZeroes != "" {
+		format = append(format, member{"detect-zeroes", string(d.DetectZeroes)})
+	}
 	both := object{{"read-only", d.ReadOnly}, {"auto-read-only", false}}
+	if d.Cache != "" {
+		both = append(both, member{"cache", object{{"direct", isDirect(d.Cache)}, {"no-flush", d.Cache == manifest.CacheUnsafe}}})
+	}
+	if d.Discard != "" {
+		both = append(both, member{"discard", string(d.Discard)})
+	}
 	return [2]object{append(file, both...), append(format, both...)}
+}
+
+// isDirect tells whether a cache mode passes the host's page cache by.
+func isDirect(mode manifest.CacheMode) bool {
+	return mode == manifest.CacheNone || mode == manifest.CacheDirectSync
+}
+
+// ThreadID is QEMU's id of the thread that serves a disk alone.
+func ThreadID(disk string) string { return disk + ".iothread" }
+
+// diskObjects are the objects that a drive refers to.
+func diskObjects(d manifest.Disk) []object {
+	if !d.IOThread {
+		return nil
+	}
+	return []object{{{"qom-type", "iothread"}, {"id", ThreadID(d.Name)}}}
 }
 
 // optionsOf are the options of a kind of storage as an object.
@@ -100,6 +128,13 @@ func diskDriver(d manifest.Disk) string {
 	return family + "-" + kind
 }
 
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
+}
+
 // diskDevices are the drive that the guest sees and, before it, what it sits behind.
 func diskDevices(d manifest.Disk, slot driver.Slot, bootIndex int) []object {
 	var all []object
@@ -115,6 +150,14 @@ func diskDevices(d manifest.Disk, slot driver.Slot, bootIndex int) []object {
 	}
 	if d.Serial != "" {
 		device = append(device, member{"serial", d.Serial})
+	}
+	if d.Cache != "" {
+		// Whether the guest sees a cache that it has to flush is the device's part.
+		flushed := d.Cache == manifest.CacheWritethrough || d.Cache == manifest.CacheDirectSync
+		device = append(device, member{"write-cache", onOff(!flushed)})
+	}
+	if d.IOThread {
+		device = append(device, member{"iothread", ThreadID(d.Name)})
 	}
 	return append(all, withBootIndex(device, bootIndex))
 }
