@@ -194,6 +194,7 @@ func (vm *VirtualMachine) DeepCopy() *VirtualMachine {
 	s.Disks = slices.Clone(s.Disks)
 	for i := range s.Disks {
 		s.Disks[i].NBD = clone(s.Disks[i].NBD)
+		s.Disks[i].Throttle = clone(s.Disks[i].Throttle)
 	}
 	s.NICs = slices.Clone(s.NICs)
 	for i := range s.NICs {

@@ -74,8 +74,8 @@ func fullMachine() *VirtualMachine {
 			Memory:   &Memory{Size: 1 << 20},
 			Boot:     &Boot{Order: []string{"d"}, Kernel: &Kernel{Image: "k", Initrd: "../i"}},
 			Disks: []Disk{
-				{Name: "d", File: "d.raw", Format: FormatRaw, NBD: &NBD{Unix: "s"}},
-				{Name: "cd", File: "x.iso", Media: MediaCDROM, NBD: &NBD{Host: "h"}},
+				{Name: "d", File: "d.raw", Format: FormatRaw, NBD: &NBD{Unix: "s"}, Throttle: &Throttle{IOPS: 1}},
+				{Name: "cd", File: "x.iso", Media: MediaCDROM, NBD: &NBD{Host: "h"}, Throttle: &Throttle{BPS: 1}},
 			},
 			NICs: []NIC{{
 				Name: "n", MAC: "52:54:00:00:00:AA",

@@ -250,7 +250,8 @@ const (
 type Disk struct {
 	// Name is unique among the machine's disks, nics and devices.
 	Name string `json:"name"`
-	// Size makes maqet create an empty qcow2 of that size once and keep it.
+	// Size makes maqet create an empty qcow2 of that size once and keep it. A larger
+	// size grows it, a smaller one is refused.
 	Size Quantity `json:"size,omitempty"`
 	// File is an existing image, or a block device below /dev; never created, resized
 	// or deleted by maqet.
@@ -278,6 +279,24 @@ type Disk struct {
 	DetectZeroes DetectZeroes `json:"detectZeroes,omitempty"`
 	// IOThread gives the disk a thread of its own in QEMU; on virtio only.
 	IOThread bool `json:"ioThread,omitempty"`
+	// Throttle limits what the guest may read and write. Absent: no limit.
+	Throttle *Throttle `json:"throttle,omitempty"`
+}
+
+// Throttle limits a disk, reads and writes together. At least one limit is given.
+type Throttle struct {
+	// IOPS is the number of operations a second. Absent: no limit.
+	IOPS int `json:"iops,omitempty"`
+	// BPS is the number of bytes a second. Absent: no limit.
+	BPS Quantity `json:"bps,omitempty"`
+}
+
+// Limits are the two limits; 0 is none.
+func (t *Throttle) Limits() (iops, bps int64) {
+	if t == nil {
+		return 0, 0
+	}
+	return int64(t.IOPS), t.BPS.Bytes()
 }
 
 // NBD is an export of an NBD server. Exactly one of Unix and Host is given.

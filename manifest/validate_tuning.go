@@ -1,9 +1,11 @@
 package manifest
 
+import "fmt"
+
 // tuning looks at how a drive is read and written.
 func (v *validator) tuning(d *Disk, path string) {
 	if d.IsEmpty() {
-		for _, key := range []string{"cache", "aio", "discard", "detectZeroes"} {
+		for _, key := range []string{"cache", "aio", "discard", "detectZeroes", "throttle"} {
 			if v.isWritten(path, key) {
 				v.fault(path+"."+key, "means nothing for an empty drive", "give the drive a file, or remove the key")
 			}
@@ -11,6 +13,7 @@ func (v *validator) tuning(d *Disk, path string) {
 		return
 	}
 	v.access(d, path)
+	v.throttle(d.Throttle, path+".throttle")
 	v.space(d, path, !d.ReadOnly && d.Media != MediaCDROM)
 	if d.IOThread && (d.Bus != "" && d.Bus != BusVirtio || d.Media == MediaCDROM) {
 		v.fault(path+".ioThread", "only a disk on virtio can have a thread of its own", "use bus: virtio, or remove the key")
@@ -39,5 +42,24 @@ func (v *validator) space(d *Disk, path string, writable bool) {
 		v.fault(path+".detectZeroes", readOnly, remove)
 	case d.DetectZeroes == DetectZeroesUnmap && d.Discard != DiscardUnmap:
 		v.fault(path+".detectZeroes", "unmap needs discard: unmap", "add it, or use \"on\"")
+	}
+}
+
+// maxLimit is the largest limit that QEMU takes.
+const maxLimit = 1_000_000_000_000_000
+
+// throttle looks at the limits.
+func (v *validator) throttle(t *Throttle, path string) {
+	if t == nil {
+		return
+	}
+	if !v.isWritten(path, "iops") && !v.isWritten(path, "bps") {
+		v.fault(path, "limits nothing", "give it iops, bps or both, or remove the key")
+	}
+	if v.isWritten(path, "iops") && t.IOPS < 1 {
+		v.fault(path+".iops", fmt.Sprintf("%d is no limit", t.IOPS), "use a number of operations a second, or remove the key for no limit")
+	}
+	if v.isWritten(path, "bps") && (t.BPS < 1 || t.BPS > maxLimit) {
+		v.fault(path+".bps", t.BPS.String()+" is no limit", "use a number of bytes a second such as 50Mi, or remove the key for no limit")
 	}
 }

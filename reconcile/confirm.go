@@ -46,8 +46,8 @@ func (s Step) seen(obs driver.Observed) (message string, ok bool) {
 		return s.Why, obs.Ended == nil
 	case StepIdentity:
 		return "its identity is written", obs.Identity != nil
-	case StepCreateDisk:
-		return "created disk " + s.Disk + ": " + s.Why, obs.Files[s.Disk].Exists
+	case StepCreateDisk, StepGrowDisk, StepThrottleDisk:
+		return s.seenDisk(obs)
 	case StepStart:
 		return seenStart(obs)
 	case StepPowerdown, StepQuit, StepKill:
@@ -75,6 +75,32 @@ func (s Step) seen(obs driver.Observed) (message string, ok bool) {
 	default:
 		return string(s.Kind), true
 	}
+}
+
+// seenDisk is seen for the steps that concern one disk.
+func (s Step) seenDisk(obs driver.Observed) (message string, ok bool) {
+	if s.Kind == StepGrowDisk {
+		return "grew disk " + s.Disk + ": " + s.Why, imageSize(&obs, s.Disk) >= s.Size.Bytes()
+	}
+	if s.Kind == StepThrottleDisk {
+		return "disk " + s.Disk + " is limited: " + s.Why, s.seenThrottle(obs)
+	}
+	return "created disk " + s.Disk + ": " + s.Why, obs.Files[s.Disk].Exists
+}
+
+// seenThrottle tells whether a drive has the limits that it should have. One that is
+// gone, or whose medium is, has none any more.
+func (s Step) seenThrottle(obs driver.Observed) bool {
+	if obs.Guest == nil || obs.Guest.Brief {
+		return true
+	}
+	iops, bps := s.Throttle.Limits()
+	for _, d := range obs.Guest.Disks {
+		if d.Name == s.Disk && !d.Empty {
+			return d.IOPS == iops && d.BPS == bps
+		}
+	}
+	return true
 }
 
 // told says what the process was told.
@@ -117,6 +143,10 @@ func (s Step) begins() string {
 		return s.String()
 	case StepCreateDisk:
 		return "creating disk " + s.Disk
+	case StepGrowDisk:
+		return "growing disk " + s.Disk
+	case StepThrottleDisk:
+		return "limiting disk " + s.Disk
 	case StepStart:
 		return "starting"
 	case StepPowerdown:

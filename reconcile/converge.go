@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/maqet/maqet/driver"
@@ -143,7 +144,7 @@ func (r *run) glance(ctx context.Context) (Desired, error) {
 // QEMU tells the same right after: so that is left out where it decides nothing.
 func (r *run) look(ctx context.Context, want Desired) driver.Observed {
 	observer := r.e.cfg.Ports.Observer
-	if len(want.Snapshots) > 0 {
+	if len(want.Snapshots) > 0 || slices.ContainsFunc(want.vm().Spec.Disks, isNVMe) {
 		return observer.Observe(ctx, r.name, want.vm(), driver.DepthFull)
 	}
 	obs := observer.Observe(ctx, r.name, want.vm(), driver.DepthGuest)

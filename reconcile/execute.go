@@ -89,6 +89,10 @@ func (x *execution) do(ctx context.Context, s Step) error {
 		return err
 	case StepCreateDisk:
 		return ports.Storage.CreateDisk(ctx, x.want.vm(), s.Disk)
+	case StepGrowDisk:
+		return ports.Storage.GrowDisk(ctx, x.want.vm(), x.obs, s.Disk)
+	case StepThrottleDisk:
+		return ports.Storage.ThrottleDisk(brief, x.want.vm(), s.Disk)
 	case StepStart:
 		return x.start(ctx, s)
 	case StepPowerdown, StepQuit, StepKill:

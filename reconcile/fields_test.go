@@ -74,8 +74,8 @@ func TestFields_classes_areAsPromised(t *testing.T) {
 			want = ClassMetadata
 		case f.Path == "spec.powerState":
 			want = ClassLive
-		case f.Path == "spec.disks[].size":
-			want = ClassDataLoss
+		case f.Path == "spec.disks[].size", strings.HasPrefix(f.Path, "spec.disks[].throttle."):
+			want = ClassLive
 		case strings.HasPrefix(f.Path, "spec.shutdown."), strings.HasPrefix(f.Path, "spec.readiness."), strings.HasPrefix(f.Path, "spec.onDelete."),
 			f.Path == "spec.restartPolicy":
 			want = ClassNone
@@ -266,32 +266,6 @@ func TestGuestChanges_extraDevicesOfTheUsersOwn_areNoDrift(t *testing.T) {
 	s.obs.Guest.Devices = append(s.obs.Guest.Devices, driver.GDevice{Name: "x"})
 	if got := guestChanges(&s.want.Machine.Object.Spec, &s.obs); len(got) != 0 {
 		t.Errorf("changes: %v", got)
-	}
-}
-
-func TestSizeChanges_otherSizeThanImage_isSaidAndNothingDone(t *testing.T) {
-	for _, c := range []struct {
-		name  string
-		size  manifest.Quantity
-		class Class
-	}{{"grown", 2 << 30, ClassRestart}, {"shrunk", 1 << 20, ClassDataLoss}} {
-		t.Run(c.name, func(t *testing.T) {
-			s := newScene().up().edit(func(s *manifest.VirtualMachineSpec) { s.Disks[0].Size = c.size })
-			s.opt.AllowRestart = true
-			p := s.plan()
-			if len(p.Steps) != 0 || len(p.Changes) != 1 || p.Changes[0].Class != c.class || !p.Changes[0].Pending {
-				t.Errorf("want one pending change of class %s and no step: %+v", c.class, p)
-			}
-			if len(p.Problems) != 1 || p.Problems[0].Reason != ReasonDiskSize || !p.Problems[0].Owed() {
-				t.Errorf("want one owed problem about the size: %+v", p.Problems)
-			}
-			status := StatusOf(s.want, s.obs, p, t0)
-			for _, cond := range status.Conditions {
-				if cond.Type == ConditionRestartRequired {
-					t.Errorf("a restart does not help, yet it is required: %+v", cond)
-				}
-			}
-		})
 	}
 }
 

@@ -42,3 +42,11 @@ func liveDetectZeroes(d *driver.GDisk) (string, bool) { return d.DetectZeroes, d
 
 // liveIOThread tells whether a thread serves the drive alone.
 func liveIOThread(d *driver.GDisk) (string, bool) { return strconv.FormatBool(d.IOThread != ""), true }
+
+// noLimit is the limit of what has none.
+const noLimit = "0"
+
+// liveIOPS and liveBPS are the limits of a drive that has a medium.
+func liveIOPS(d *driver.GDisk) (string, bool) { return strconv.FormatInt(d.IOPS, 10), !d.Empty }
+
+func liveBPS(d *driver.GDisk) (string, bool) { return manifest.Quantity(d.BPS).String(), !d.Empty }

@@ -69,6 +69,10 @@ func (s Step) event(ended *driver.Ended) (kind, reason string) {
 		return state.EventNormal, state.EventIdentity
 	case StepCreateDisk:
 		return state.EventNormal, state.EventDiskCreated
+	case StepGrowDisk:
+		return state.EventNormal, state.EventDiskGrown
+	case StepThrottleDisk:
+		return state.EventNormal, state.EventDiskThrottled
 	case StepStart:
 		return state.EventNormal, state.EventStarted
 	case StepPowerdown:

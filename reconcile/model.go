@@ -35,7 +35,7 @@ func newModel(want Desired, obs driver.Observed, now time.Time, bootID string) *
 	}
 	if obs.Guest != nil {
 		g := *obs.Guest
-		g.Jobs = slices.Clone(g.Jobs)
+		g.Jobs, g.Disks = slices.Clone(g.Jobs), slices.Clone(g.Disks)
 		m.obs.Guest = &g
 	}
 	return m
@@ -60,6 +60,10 @@ func (m *model) doHost(s Step) {
 		m.identify()
 	case StepCreateDisk:
 		m.createDisk(s.Disk)
+	case StepGrowDisk:
+		m.growDisk(s.Disk, s.Size)
+	case StepThrottleDisk:
+		m.throttleDisk(s.Disk, s.Throttle)
 	case StepStart:
 		m.start(s.Paused)
 	case StepPause:
@@ -110,7 +114,7 @@ func (m *model) doRecord(s Step) {
 		m.want = Desired{}
 	case StepEndHold:
 		rec.Hold = nil
-	case StepRecordEnd, StepCreateDisk, StepPowerdown, StepQuit, StepKill, StepPause, StepResume, StepClearIntent, StepDeleteSnapshot:
+	case StepRecordEnd, StepCreateDisk, StepGrowDisk, StepThrottleDisk, StepPowerdown, StepQuit, StepKill, StepPause, StepResume, StepClearIntent, StepDeleteSnapshot:
 	}
 }
 

@@ -90,18 +90,22 @@ func (p *planner) runWords() string {
 
 // converge plans for a guest that shall live on.
 func (p *planner) converge() {
-	sizes, problems := sizeChanges(p.spec, &p.obs)
-	p.plan.Problems = append(p.plan.Problems, problems...)
 	owed, unmet := p.split(guestChanges(p.spec, &p.obs))
 	p.notAsStarted(unmet)
+	grow, later := p.sizes()
+	owed = append(owed, later...)
 	for i := range owed {
 		owed[i].Pending = !p.opt.AllowRestart
 	}
-	p.plan.Changes = append(append(p.plan.Changes, owed...), sizes...)
+	p.plan.Changes = append(owed, p.plan.Changes...)
 	if len(owed) > 0 && p.opt.AllowRestart {
 		p.stop(driver.IntentRestart, fmt.Sprintf("%s needs a restart, which is allowed", owed[0].Path))
 		return
 	}
+	for _, s := range grow {
+		p.step(s)
+	}
+	p.throttles()
 	p.runState()
 	p.snapshots()
 }

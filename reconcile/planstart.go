@@ -23,10 +23,15 @@ func (p *planner) absent() {
 		p.forget()
 		return
 	}
-	sizes, problems := sizeChanges(p.spec, &p.obs)
-	p.plan.Changes = append(p.plan.Changes, sizes...)
-	p.plan.Problems = append(p.plan.Problems, problems...)
-	if p.power != manifest.PowerStopped && !p.opt.Stop && p.mayStart() {
+	starts := p.power != manifest.PowerStopped && !p.opt.Stop && p.mayStart()
+	grow, _ := p.sizes()
+	for _, s := range grow {
+		// What QEMU can grow it grows once it runs: then a failure stops no start.
+		if !starts || slices.ContainsFunc(p.spec.Disks, func(d manifest.Disk) bool { return d.Name == s.Disk && isNVMe(d) }) {
+			p.step(s)
+		}
+	}
+	if starts {
 		p.start()
 	}
 	p.snapshots()

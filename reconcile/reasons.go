@@ -33,7 +33,7 @@ const (
 	ReasonDiskMissing = "DiskMissing"
 	// ReasonDiskUnknown is an image file that could not be looked at.
 	ReasonDiskUnknown = "DiskUnknown"
-	// ReasonDiskSize is an image of another size than the manifest's.
+	// ReasonDiskSize is an image that is larger than its manifest says.
 	ReasonDiskSize = "DiskSize"
 	// ReasonSnapshotPending is a snapshot that cannot be taken now.
 	ReasonSnapshotPending = "SnapshotPending"

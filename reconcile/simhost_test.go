@@ -155,7 +155,7 @@ func (h *simHost) Observe(ctx context.Context, name string, vm *manifest.Virtual
 	obs.Files, obs.Snapshots = maps.Clone(obs.Files), maps.Clone(obs.Snapshots)
 	if obs.Guest != nil {
 		g := *obs.Guest
-		g.Jobs = slices.Clone(g.Jobs)
+		g.Jobs, g.Disks = slices.Clone(g.Jobs), slices.Clone(g.Disks)
 		g.Brief = depth == driver.DepthBrief
 		obs.Guest = &g
 	}
@@ -324,6 +324,32 @@ func (h *simHost) CreateDisk(ctx context.Context, vm *manifest.VirtualMachine, d
 		m.want.Machine = &stateMachine{Object: *vm}
 		m.createDisk(disk)
 	})
+	return nil
+}
+
+func (h *simHost) GrowDisk(_ context.Context, vm *manifest.VirtualMachine, _ driver.Observed, disk string) error {
+	name := vm.Metadata.Name
+	if err := h.call("%s grow %s", name, disk); err != nil {
+		return err
+	}
+	for _, d := range vm.Spec.Disks {
+		if d.Name == disk {
+			h.touch(name, func(m *simMachine) { m.growDisk(disk, d.Size) })
+		}
+	}
+	return nil
+}
+
+func (h *simHost) ThrottleDisk(_ context.Context, vm *manifest.VirtualMachine, disk string) error {
+	name := vm.Metadata.Name
+	if err := h.call("%s throttle %s", name, disk); err != nil {
+		return err
+	}
+	for _, d := range vm.Spec.Disks {
+		if d.Name == disk {
+			h.touch(name, func(m *simMachine) { m.throttleDisk(disk, d.Throttle) })
+		}
+	}
 	return nil
 }
 

@@ -170,7 +170,7 @@ func conditionsOf(want Desired, obs *driver.Observed, plan Plan, s Status, opt O
 	if len(plan.Problems) > 0 {
 		add(ConditionStalled, plan.Problems[0].Reason, problemWords(plan.Problems))
 	}
-	if owed := changePaths(plan, func(c Change) bool { return c.Pending && c.Class == ClassRestart && !isSizePath(c.Path) }); owed != "" {
+	if owed := changePaths(plan, func(c Change) bool { return c.Pending && c.Class == ClassRestart }); owed != "" {
 		add(ConditionRestartRequired, "ChangesPending", owed+": apply with --allow-restart, or restart it")
 	}
 	if drift := changePaths(plan, func(c Change) bool { return c.Drift }); drift != "" {
@@ -193,11 +193,6 @@ func conditionsOf(want Desired, obs *driver.Observed, plan Plan, s Status, opt O
 		before = want.Machine.Conditions
 	}
 	return mergeConditions(before, out, s.ObservedGeneration, now)
-}
-
-// isSizePath tells a change that no restart brings about.
-func isSizePath(path string) bool {
-	return strings.HasPrefix(path, "spec.disks[") && strings.HasSuffix(path, ".size")
 }
 
 func readyCondition(rec *state.Machine, obs *driver.Observed, s Status, opt Options, now time.Time) state.Condition {

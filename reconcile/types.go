@@ -49,6 +49,10 @@ const (
 	StepIdentity StepKind = "identity"
 	// StepCreateDisk makes an empty image that does not exist.
 	StepCreateDisk StepKind = "create-disk"
+	// StepGrowDisk makes a disk larger, through QEMU or in its absence.
+	StepGrowDisk StepKind = "grow-disk"
+	// StepThrottleDisk sets the limits of a drive of a running QEMU.
+	StepThrottleDisk StepKind = "throttle-disk"
 	// StepStart starts QEMU.
 	StepStart StepKind = "start"
 	// StepPowerdown asks the guest to end.
@@ -82,9 +86,13 @@ const (
 // Step is one thing to do now.
 type Step struct {
 	Kind StepKind `json:"kind"`
-	// Disk is the disk of StepCreateDisk, Snapshot the tag of the snapshot steps.
+	// Disk is the disk of the disk steps, Snapshot the tag of the snapshot steps.
 	Disk     string `json:"disk,omitempty"`
 	Snapshot string `json:"snapshot,omitempty"`
+	// Size is the size that StepGrowDisk brings about.
+	Size manifest.Quantity `json:"size,omitempty"`
+	// Throttle are the limits of StepThrottleDisk; nil for none.
+	Throttle *manifest.Throttle `json:"throttle,omitempty"`
 	// Method is the method of StepTakeSnapshot.
 	Method manifest.SnapshotMethod `json:"method,omitempty"`
 	// Intent is written before a step whose end is only seen later. That of

@@ -23,6 +23,10 @@ const (
 	EventIdentity = "IdentityWritten"
 	// EventDiskCreated is a disk that was made.
 	EventDiskCreated = "DiskCreated"
+	// EventDiskGrown is a disk that was made larger.
+	EventDiskGrown = "DiskGrown"
+	// EventDiskThrottled is a drive whose limits were set.
+	EventDiskThrottled = "DiskThrottled"
 	// EventStarted is a QEMU that was started and answered.
 	EventStarted = "Started"
 	// EventPoweringOff is a guest that was asked to power off.
@@ -82,7 +86,7 @@ func Reasons() []string {
 	return []string{
 		EventCreated, EventConfigured, EventPruned, EventDeleting, EventDeleted,
 		EventHeld, EventReleased, EventHoldEnded,
-		EventIdentity, EventDiskCreated, EventStarted, EventPoweringOff, EventQuitting, EventKilled,
+		EventIdentity, EventDiskCreated, EventDiskGrown, EventDiskThrottled, EventStarted, EventPoweringOff, EventQuitting, EventKilled,
 		EventPaused, EventResumed, EventCancelled, EventReady, EventNotReady,
 		EventRestartRequired, EventDrifted, EventManifestInvalid,
 		EventSaving, EventSnapshotTaken, EventSnapshotDeleted, EventSnapshotForgotten,

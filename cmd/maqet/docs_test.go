@@ -98,7 +98,7 @@ func costWords() map[reconcile.Class]string {
 	return map[reconcile.Class]string{
 		reconcile.ClassNone: "at once", reconcile.ClassMetadata: "at once", reconcile.ClassLive: "live",
 		reconcile.ClassNextBoot: "next boot", reconcile.ClassRestart: "restart",
-		reconcile.ClassRecreate: "a new name is a new machine", reconcile.ClassDataLoss: "a different size of an existing disk is refused",
+		reconcile.ClassRecreate: "a new name is a new machine", reconcile.ClassDataLoss: "refused",
 	}
 }
 

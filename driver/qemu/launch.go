@@ -93,6 +93,7 @@ func (d *Driver) start(ctx context.Context, req driver.StartRequest) (int, error
 		return 0, l.fail(ctx, err)
 	}
 	scope.end()
+	d.limitStarted(ctx, req.VM)
 	return l.child.pid, nil
 }
 

@@ -134,20 +134,24 @@ func (d *Driver) waitTried(ctx context.Context, calls []*qmp.Call) error {
 type detail struct {
 	qomItem
 	// drive is nil for what is no drive.
-	drive                        *blockDrive
-	serial, thread, mac          string
-	askSerial, askThread, askMAC *qmp.Call
+	drive *blockDrive
+	// serial, writeCache and thread are of a drive.
+	serial, writeCache, thread string
+	// mac is of a card, and askMAC fails for what is none.
+	mac    string
+	askMAC *qmp.Call
 }
 
 // ask are the questions about the device.
 func (x *detail) ask() []*qmp.Call {
-	path := "/machine/peripheral/" + x.Name
+	path := peripheralPath + x.Name
 	if x.drive == nil {
 		x.askMAC = qomGet(path, "mac", &x.mac)
 		return []*qmp.Call{x.askMAC}
 	}
-	x.askSerial, x.askThread = qomGet(path, "serial", &x.serial), qomGet(path, "iothread", &x.thread)
-	return []*qmp.Call{x.askSerial, x.askThread}
+	return []*qmp.Call{
+		qomGet(path, "serial", &x.serial), qomGet(path, "write-cache", &x.writeCache), qomGet(path, "iothread", &x.thread),
+	}
 }
 
 // details asks for the CPU model and what each device is, in one write.

@@ -39,10 +39,12 @@ type blockDrive struct {
 	Inserted *struct {
 		Node         string `json:"node-name"`
 		DetectZeroes string `json:"detect_zeroes"`
-		Cache        struct {
-			Writeback bool `json:"writeback"`
-			Direct    bool `json:"direct"`
-			NoFlush   bool `json:"no-flush"`
+		// Cache has a third part, writeback, which is the guest's: a driver that never
+		// flushes, such as that of a firmware, turns it off. What was asked for is in
+		// the device's property write-cache.
+		Cache struct {
+			Direct  bool `json:"direct"`
+			NoFlush bool `json:"no-flush"`
 		} `json:"cache"`
 		IOPS int64 `json:"iops"`
 		BPS  int64 `json:"bps"`
@@ -96,7 +98,7 @@ func (x *detail) disk(blocks []namedBlock) driver.GDisk {
 		return disk
 	}
 	disk.DetectZeroes, disk.IOPS, disk.BPS = in.DetectZeroes, in.IOPS, in.BPS
-	disk.Cache = string(cacheMode(in.Cache.Writeback, in.Cache.Direct, in.Cache.NoFlush))
+	disk.Cache = string(cacheMode(x.writeCache != "off", in.Cache.Direct, in.Cache.NoFlush))
 	i := slices.IndexFunc(blocks, func(b namedBlock) bool { return b.Name == in.Node })
 	if i < 0 {
 		return disk
