@@ -159,6 +159,8 @@ type DiskFile struct {
 	// Allocated is what a file takes on its filesystem, Free and Total what that has
 	// free and in all. They are zero where they are not known.
 	Allocated, Free, Total int64
+	// Filesystem tells filesystems apart.
+	Filesystem uint64
 	// Err is why the file could not be looked at.
 	Err string
 }

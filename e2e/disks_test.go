@@ -15,14 +15,14 @@ import (
 	"github.com/maqet/maqet/e2e/internal/host"
 )
 
-// writeVM writes a manifest of the machine vm that boots a tiny guest, and returns
+// writeVM writes a manifest of the machine box that boots a tiny guest, and returns
 // its path. Keys are further lines of its spec.
 func writeVM(t testing.TB, dir string, g guest.Guest, keys string) string {
 	t.Helper()
 	path := filepath.Join(dir, "vm.yaml")
 	text := fmt.Sprintf(`apiVersion: maqet.io/v1alpha1
 kind: VirtualMachine
-metadata: {name: vm}
+metadata: {name: box}
 spec:
   emulator: {accelerators: [tcg]}
   memory: {size: 192Mi}
@@ -137,7 +137,7 @@ func TestDisks_everyBus_theGuestReadsAndWritesThem(t *testing.T) {
 			h.Must(t, 0, "validate", "--host", "-f", manifest)
 			h.Must(t, 0, "apply", "--wait", "-f", manifest)
 			h.Must(t, 0, "plan", "-f", manifest)
-			s := h.Shell(t, "vm")
+			s := h.Shell(t, "box")
 			awaitDrives(t, s, c.sees)
 			for command, want := range c.serials {
 				if got := strings.TrimSpace(s.Run(command)); got != strings.TrimSpace(want) {
@@ -153,7 +153,7 @@ func TestDisks_everyBus_theGuestReadsAndWritesThem(t *testing.T) {
 			gone := regexp.MustCompile(`(?m)^    - \{name: [a-z]?swap,.*\n`)
 			writeVM(t, dir, c.guest, "  machine: {type: "+c.board+"}\n  disks:"+gone.ReplaceAllString(c.disks+"\n", ""))
 			h.Must(t, 0, "apply", "--wait", "--allow-restart", "-f", manifest)
-			s = h.Shell(t, "vm")
+			s = h.Shell(t, "box")
 			want := map[string]string{}
 			for size, path := range c.sees {
 				switch size {
@@ -198,7 +198,7 @@ func awaitDrives(t *testing.T, s *host.Shell, want map[string]string) {
 // allocated is what a disk that maqet made takes on the host, in bytes.
 func allocated(t *testing.T, h *host.Host, disk string) int64 {
 	t.Helper()
-	info, err := os.Stat(filepath.Join(h.State, "disks", "vm", disk+".qcow2"))
+	info, err := os.Stat(filepath.Join(h.State, "disks", "box", disk+".qcow2"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +221,7 @@ func TestDisks_discardAndZeroes_giveSpaceBackOnlyWhereAsked(t *testing.T) {
 `)
 	h.Must(t, 0, "apply", "--wait", "-f", manifest)
 	h.Must(t, 0, "plan", "-f", manifest)
-	s := h.Shell(t, "vm")
+	s := h.Shell(t, "box")
 	const full = 16 << 20
 	s.Run(`for d in a b c; do dd if=/dev/urandom of=/dev/vd$d bs=1M count=16 2>/dev/null; done; sync`)
 	for _, disk := range []string{"keep", "give", "zero"} {

@@ -55,7 +55,7 @@ func (s Step) seen(obs driver.Observed) (message string, ok bool) {
 	case StepPause:
 		return "paused", obs.Guest == nil || obs.Guest.RunState != runRunning
 	case StepResume:
-		return "resumed", obs.Guest == nil || obs.Guest.RunState != runPaused && !startedPaused(&obs)
+		return seenResume(obs)
 	case StepClearIntent:
 		return s.Why, obs.Intent == nil
 	case StepTakeSnapshot:
@@ -75,6 +75,15 @@ func (s Step) seen(obs driver.Observed) (message string, ok bool) {
 	default:
 		return string(s.Kind), true
 	}
+}
+
+// seenResume is true for a guest that runs on, and false for one whose disk has failed
+// again at once.
+func seenResume(obs driver.Observed) (message string, ok bool) {
+	if obs.Guest != nil && obs.Guest.RunState == runIOError {
+		return "it failed again at once: " + ioErrorWords(&obs), false
+	}
+	return "resumed", obs.Guest == nil || obs.Guest.RunState != runPaused && !startedPaused(&obs)
 }
 
 // seenDisk is seen for the steps that concern one disk.

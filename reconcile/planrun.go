@@ -136,8 +136,7 @@ func (p *planner) runState() {
 		p.starting()
 	case runSaveVM, runFinishMigrate:
 	case runIOError:
-		p.problem(ReasonIOError, "QEMU stopped the guest because a disk failed",
-			"make room or repair the storage, then run maqet qmp "+p.plan.Machine+" cont")
+		p.ioError(paused)
 	case runRestoreVM:
 		if jobRunning(g, "snapshot-load") {
 			return

@@ -10,6 +10,7 @@ const (
 	ConditionHeld            = "Held"
 	ConditionManifestInvalid = "ManifestInvalid"
 	ConditionIOError         = "IOError"
+	ConditionDiskSpaceLow    = "DiskSpaceLow"
 	ConditionUnresponsive    = "Unresponsive"
 )
 
@@ -55,6 +56,8 @@ const (
 	// ReasonNotAsStarted is a guest that differs from the manifest although its QEMU
 	// was started for it, so that starting it again would not help.
 	ReasonNotAsStarted = "NotAsStarted"
+	// ReasonNearlyFull is a filesystem on which disks may soon find no space.
+	ReasonNearlyFull = "FilesystemNearlyFull"
 	// ReasonHeld is a delete that waits for a hold.
 	ReasonHeld = "Held"
 )

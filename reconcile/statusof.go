@@ -182,9 +182,7 @@ func conditionsOf(want Desired, obs *driver.Observed, plan Plan, s Status, opt O
 	if m := want.Machine; m != nil && m.Invalid != nil {
 		add(ConditionManifestInvalid, "LastGoodKept", m.Invalid.Message)
 	}
-	if obs.Guest != nil && obs.Guest.RunState == runIOError {
-		add(ConditionIOError, ReasonIOError, "QEMU stopped the guest because a disk failed")
-	}
+	diskConditions(want.Machine, obs, add)
 	if s.Phase == PhaseUnresponsive {
 		add(ConditionUnresponsive, cmp.Or(obs.Reason, driver.ReasonNoAnswer), obs.Message)
 	}

@@ -165,6 +165,9 @@ type Options struct {
 	Start bool
 	// Restart is an asked-for restart: the plan stops the machine once.
 	Restart bool
+	// Resume lets a guest run on that QEMU stopped because its disk failed. It is a
+	// person's word, and good for one try.
+	Resume bool
 	// Stop ends the process whatever its power state should be, and leaves it so
 	// for as long as the option lasts. Nothing remembers it.
 	Stop bool

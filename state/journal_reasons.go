@@ -51,6 +51,8 @@ const (
 	EventDrifted = "Drifted"
 	// EventManifestInvalid is a manifest that cannot be used any more.
 	EventManifestInvalid = "ManifestInvalid"
+	// EventDiskSpaceLow is a filesystem on which disks may soon find no space.
+	EventDiskSpaceLow = "DiskSpaceLow"
 	// EventSaving is a snapshot with memory that was begun.
 	EventSaving = "SavingSnapshot"
 	// EventSnapshotTaken is a snapshot that is there.
@@ -88,7 +90,7 @@ func Reasons() []string {
 		EventHeld, EventReleased, EventHoldEnded,
 		EventIdentity, EventDiskCreated, EventDiskGrown, EventDiskThrottled, EventStarted, EventPoweringOff, EventQuitting, EventKilled,
 		EventPaused, EventResumed, EventCancelled, EventReady, EventNotReady,
-		EventRestartRequired, EventDrifted, EventManifestInvalid,
+		EventRestartRequired, EventDrifted, EventManifestInvalid, EventDiskSpaceLow,
 		EventSaving, EventSnapshotTaken, EventSnapshotDeleted, EventSnapshotForgotten,
 		EventStopped, EventGuestPowerOff, EventSignal, EventCrash, EventPanic, EventWatchdog, EventQuit, EventHostReboot, EventStartFailed,
 		EventStepFailed,

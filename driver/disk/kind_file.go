@@ -141,7 +141,7 @@ func (i *Images) lookAt(ctx context.Context, d *manifest.Disk, src Source, deep 
 		return file, Info{}
 	}
 	if info.Mode().IsRegular() {
-		file.Allocated, file.Free, file.Total = space(src.Path, info)
+		measure(&file, src.Path, info)
 	}
 	if !deep {
 		return file, Info{}
@@ -158,21 +158,22 @@ func (i *Images) lookAt(ctx context.Context, d *manifest.Disk, src Source, deep 
 	return file, image
 }
 
-// space is what a file takes on its filesystem, and what that has free for us and in
-// all; zero where it cannot be found out.
-func space(path string, info fs.FileInfo) (allocated, free, total int64) {
+// measure notes what a file takes on its filesystem, and what that has free for us and
+// in all; nothing where it cannot be found out.
+func measure(file *driver.DiskFile, path string, info fs.FileInfo) {
 	const block = 512 // the unit of st_blocks, whatever the filesystem's
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return 0, 0, 0
+		return
 	}
+	file.Allocated, file.Filesystem = stat.Blocks*block, stat.Dev
 	var of unix.Statfs_t
 	if err := unix.Statfs(path, &of); err != nil {
-		return stat.Blocks * block, 0, 0
+		return
 	}
 	blocks := of.Bavail
 	if os.Geteuid() == 0 {
 		blocks = of.Bfree // what is reserved is reserved for root
 	}
-	return stat.Blocks * block, int64(blocks) * of.Bsize, int64(of.Blocks) * of.Bsize //nolint:gosec // no filesystem has 8 EiB
+	file.Free, file.Total = int64(blocks)*of.Bsize, int64(of.Blocks)*of.Bsize //nolint:gosec // no filesystem has 8 EiB
 }
