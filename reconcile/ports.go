@@ -79,4 +79,5 @@ type Ports struct {
 	Records   Records
 	Storage   Storage
 	Snapshots Snapshots
+	Inventory Inventory
 }

@@ -27,6 +27,10 @@ const (
 	EventDiskGrown = "DiskGrown"
 	// EventDiskThrottled is a drive whose limits were set.
 	EventDiskThrottled = "DiskThrottled"
+	// EventDiskDeleted is a stored disk that a person deleted.
+	EventDiskDeleted = "DiskDeleted"
+	// EventDiskAdopted is a stored disk, or a folder of them, that a person gave to a machine.
+	EventDiskAdopted = "DiskAdopted"
 	// EventStarted is a QEMU that was started and answered.
 	EventStarted = "Started"
 	// EventPoweringOff is a guest that was asked to power off.
@@ -88,7 +92,7 @@ func Reasons() []string {
 	return []string{
 		EventCreated, EventConfigured, EventPruned, EventDeleting, EventDeleted,
 		EventHeld, EventReleased, EventHoldEnded,
-		EventIdentity, EventDiskCreated, EventDiskGrown, EventDiskThrottled, EventStarted, EventPoweringOff, EventQuitting, EventKilled,
+		EventIdentity, EventDiskCreated, EventDiskGrown, EventDiskThrottled, EventDiskDeleted, EventDiskAdopted, EventStarted, EventPoweringOff, EventQuitting, EventKilled,
 		EventPaused, EventResumed, EventCancelled, EventReady, EventNotReady,
 		EventRestartRequired, EventDrifted, EventManifestInvalid, EventDiskSpaceLow,
 		EventSaving, EventSnapshotTaken, EventSnapshotDeleted, EventSnapshotForgotten,
