@@ -245,3 +245,19 @@ func TestDisks_discardAndZeroes_giveSpaceBackOnlyWhereAsked(t *testing.T) {
 		t.Errorf("keep gave discarded space back: %d bytes are left", got)
 	}
 }
+
+// TestDisks_example_runsAndStaysAsItIs applies the example of disks, twice.
+func TestDisks_example_runsAndStaysAsItIs(t *testing.T) {
+	t.Parallel()
+	guest.Path(t)
+	root, err := guest.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, example := host.New(t, binary), filepath.Join(root, "examples", "storage")
+	h.Must(t, 0, "apply", "--wait", "-f", example)
+	h.Must(t, 0, "plan", "-f", example)
+	if got, want := h.Must(t, 0, "get", "store", "-o", "jsonpath={.status.observed.disks[?(@.name==\"logs\")].iops}"), "500\n"; got != want {
+		t.Errorf("the limit is %q, want %q", got, want)
+	}
+}
