@@ -153,7 +153,7 @@ func (o *observation) hear(ctx context.Context, l *look, conn *qmp.Conn, guest *
 	}
 	o.Presence, o.Guest = driver.Alive, guest
 	o.Reason, o.Message, o.Hint = "", "", ""
-	o.aliveFiles()
+	o.aliveFiles(ctx)
 	if !l.confirmed && l.standing == standingOurs {
 		// Whoever started it was cut off before it could say so.
 		if err := o.driver.markConfirmed(o.Name); err != nil {

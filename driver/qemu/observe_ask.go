@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/driver/qmp"
@@ -32,7 +31,7 @@ type questions struct {
 		Base int64 `json:"base-memory"`
 	}
 	cpus    cpuQuestions
-	drives  []drive
+	drives  []blockDrive
 	devices []qomItem
 	jobs    []jobReply
 
@@ -42,30 +41,6 @@ type questions struct {
 	all []*qmp.Call
 	// state and who ask for status and uuid.
 	state, who *qmp.Call
-}
-
-// drive is a drive of a device, with the block node in it.
-type drive struct {
-	// Device is the name of the device, or the path of the part of it that has the drive.
-	Device string `json:"qdev"`
-	// Inserted is nil without a medium.
-	Inserted *struct {
-		Driver   string `json:"drv"`
-		ReadOnly bool   `json:"ro"`
-		File     string `json:"file"`
-		Image    struct {
-			Size      int64 `json:"virtual-size"`
-			Snapshots []struct {
-				Name        string `json:"name"`
-				VMStateSize int64  `json:"vm-state-size"`
-				DateSec     int64  `json:"date-sec"`
-				DateNsec    int64  `json:"date-nsec"`
-			} `json:"snapshots"`
-		} `json:"image"`
-		Bitmaps []struct {
-			Name string `json:"name"`
-		} `json:"dirty-bitmaps"`
-	} `json:"inserted"`
 }
 
 // qomItem is a child of an object.
@@ -183,26 +158,44 @@ func (d *Driver) waitTried(ctx context.Context, calls []*qmp.Call) error {
 	return nil
 }
 
-// details asks what the devices are that have no drive, in one write: those with a
-// MAC are network cards.
+// detail is what one device is asked further: a drive how it shows itself, and any
+// other whether it is a card.
+type detail struct {
+	qomItem
+	// drive is nil for what is no drive.
+	drive *blockDrive
+	// serial, writeCache and thread are of a drive.
+	serial, writeCache, thread string
+	// mac is of a card, and askMAC fails for what is none.
+	mac    string
+	askMAC *qmp.Call
+}
+
+// ask are the questions about the device.
+func (x *detail) ask() []*qmp.Call {
+	path := peripherals + "/" + x.Name
+	if x.drive == nil {
+		x.askMAC = qomGet(path, "mac", &x.mac)
+		return []*qmp.Call{x.askMAC}
+	}
+	return []*qmp.Call{
+		qomGet(path, "serial", &x.serial), qomGet(path, "write-cache", &x.writeCache), qomGet(path, "iothread", &x.thread),
+	}
+}
+
+// details asks what the devices are, in one write: those with a MAC are network cards.
 func (q *questions) details(ctx context.Context, d *Driver, conn *qmp.Conn, g *driver.Guest) error {
-	g.Disks, g.NICs, g.Devices = []driver.GDisk{}, []driver.GNIC{}, []driver.GDevice{}
 	var calls []*qmp.Call
-	var asked []driver.GNIC
+	var all []*detail
 	for _, item := range q.devices {
 		kind, ok := item.kind()
 		// Names with a dot are what maqet adds itself: no name of a manifest has one.
 		if !ok || strings.Contains(item.Name, ".") {
 			continue
 		}
-		if drive := q.drive(item.Name); drive != nil {
-			g.Disks = append(g.Disks, drive.disk(item.Name, kind))
-			continue
-		}
-		asked = append(asked, driver.GNIC{Name: item.Name, Model: kind})
-	}
-	for i := range asked {
-		calls = append(calls, qomGet(peripherals+"/"+asked[i].Name, "mac", &asked[i].MAC))
+		x := &detail{qomItem: qomItem{item.Name, kind}, drive: driveOf(q.drives, item.Name)}
+		calls = append(calls, x.ask()...)
+		all = append(all, x)
 	}
 	if len(calls) > 0 {
 		if err := conn.Send(ctx, calls...); err != nil {
@@ -212,46 +205,24 @@ func (q *questions) details(ctx context.Context, d *Driver, conn *qmp.Conn, g *d
 			return err
 		}
 	}
-	for i, nic := range asked {
-		if calls[i].Err() != nil {
-			g.Devices = append(g.Devices, driver.GDevice{Name: nic.Name, Driver: nic.Model})
-			continue
+	sortDevices(all, g)
+	return nil
+}
+
+// sortDevices puts each device where it belongs.
+func sortDevices(all []*detail, g *driver.Guest) {
+	g.Disks, g.NICs, g.Devices = []driver.GDisk{}, []driver.GNIC{}, []driver.GDevice{}
+	for _, x := range all {
+		switch {
+		case x.drive != nil:
+			g.Disks = append(g.Disks, x.disk())
+		case x.askMAC.Err() == nil:
+			g.NICs = append(g.NICs, driver.GNIC{Name: x.Name, Model: x.Type, MAC: strings.ToLower(x.mac)})
+		default:
+			g.Devices = append(g.Devices, driver.GDevice{Name: x.Name, Driver: x.Type})
 		}
-		nic.MAC = strings.ToLower(nic.MAC)
-		g.NICs = append(g.NICs, nic)
 	}
 	slices.SortFunc(g.Disks, func(a, b driver.GDisk) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(g.NICs, func(a, b driver.GNIC) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(g.Devices, func(a, b driver.GDevice) int { return strings.Compare(a.Name, b.Name) })
-	return nil
-}
-
-// drive is the drive of a device that has a medium in it; nil when there is none. A
-// virtio device has it in a part without a name. Where another device does, such as
-// a USB stick, the part is a device of its own, which no manifest has.
-func (q *questions) drive(device string) *drive {
-	for i := range q.drives {
-		d := &q.drives[i]
-		if d.Inserted != nil && (d.Device == device || d.Device == peripherals+"/"+device+"/virtio-backend") {
-			return d
-		}
-	}
-	return nil
-}
-
-// disk is the drive as that of a device.
-func (d *drive) disk(name, kind string) driver.GDisk {
-	in := d.Inserted
-	disk := driver.GDisk{Name: name, Driver: kind, File: in.File, Format: in.Driver, ReadOnly: in.ReadOnly, Size: in.Image.Size}
-	for _, s := range in.Image.Snapshots {
-		disk.Snapshots = append(disk.Snapshots, driver.ImageSnapshot{
-			Tag: s.Name, VMStateSize: s.VMStateSize, Date: time.Unix(s.DateSec, s.DateNsec),
-		})
-	}
-	for _, m := range in.Bitmaps {
-		if m.Name != "" {
-			disk.Bitmaps = append(disk.Bitmaps, m.Name)
-		}
-	}
-	return disk
 }

@@ -1,0 +1,213 @@
+package reconcile
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/manifest"
+	"github.com/maqet/maqet/state"
+)
+
+// Inventory looks after the images in the state dir, whoever knows of them.
+type Inventory interface {
+	// StoredDisks are all of them.
+	StoredDisks(ctx context.Context) ([]driver.StoredDisk, error)
+	// StoredUID is the uuid in the identity of a kept folder; empty without one.
+	StoredUID(ref driver.StoredRef) (string, error)
+	// DeleteStored deletes a disk or a kept folder, unless a process has it open.
+	DeleteStored(ctx context.Context, ref driver.StoredRef) error
+	// AdoptFolder makes a kept folder that of a machine which has none.
+	AdoptFolder(ctx context.Context, ref driver.StoredRef, vm string) error
+	// AdoptDisk moves a disk to a machine, under a name that none of its disks has.
+	AdoptDisk(ctx context.Context, ref driver.StoredRef, vm, as string) error
+}
+
+// DiskEntry is one disk of one machine.
+type DiskEntry struct {
+	Machine string `json:"machine"`
+	Disk    string `json:"disk"`
+	// Kind is the kind of storage, such as qcow2 or nbd; cdrom for an empty drive.
+	Kind   string `json:"kind"`
+	Format string `json:"format,omitempty"`
+	// Size and Allocated are in bytes; 0 where they are not known.
+	Size      int64 `json:"size,omitempty"`
+	Allocated int64 `json:"allocated,omitempty"`
+	// PID is the QEMU that has the disk; 0 when none has.
+	PID  int    `json:"pid,omitempty"`
+	Path string `json:"path,omitempty"`
+	Err  string `json:"error,omitempty"`
+}
+
+// Disks are the disks of all machines, in the order of their names.
+func (e *Engine) Disks(ctx context.Context) ([]DiskEntry, error) {
+	views, err := e.Views(ctx, nil, driver.DepthFull)
+	if err != nil {
+		return nil, err
+	}
+	all := []DiskEntry{}
+	for i := range views {
+		v := &views[i]
+		for j := range v.Machine.Object.Spec.Disks {
+			all = append(all, entryOf(v, &v.Machine.Object.Spec.Disks[j]))
+		}
+	}
+	slices.SortStableFunc(all, func(a, b DiskEntry) int { return strings.Compare(a.Machine, b.Machine) })
+	return all, nil
+}
+
+func entryOf(v *View, d *manifest.Disk) DiskEntry {
+	f := v.Observed.Files[d.Name]
+	entry := DiskEntry{
+		Machine: v.Machine.Object.Metadata.Name, Disk: d.Name, Kind: f.Kind, Format: string(d.Format),
+		Size: imageSize(&v.Observed, d.Name), Allocated: f.Allocated, Path: f.Path, Err: f.Err,
+	}
+	if d.IsEmpty() {
+		entry.Kind = "empty"
+	}
+	if entry.Err == "" && !d.IsEmpty() && !f.Exists {
+		entry.Err = "not there"
+	}
+	if g := v.Observed.Guest; g != nil && slices.ContainsFunc(g.Disks, func(x driver.GDisk) bool { return x.Name == d.Name }) {
+		entry.PID = v.Observed.PID
+	}
+	return entry
+}
+
+// Orphans are the stored disks that no machine wants: those kept of deleted machines,
+// and those in a machine's folder that its manifest does not name.
+func (e *Engine) Orphans(ctx context.Context) ([]driver.StoredDisk, error) {
+	stored, err := e.cfg.Ports.Inventory.StoredDisks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// The records are read after the files, so that a machine made meanwhile counts.
+	wanted, err := e.wantedDisks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(stored, func(d driver.StoredDisk) bool { return wanted[d.Name()] }), nil
+}
+
+// wantedDisks are the names of the disks that machines want, as StoredDisk names them.
+func (e *Engine) wantedDisks(ctx context.Context) (map[string]bool, error) {
+	all, err := e.desiredAll(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	wanted := map[string]bool{}
+	for _, want := range all {
+		for _, d := range want.Machine.Object.Spec.Disks {
+			// One that names its own source has no image here, but its name may be in use again.
+			if d.File == "" && d.NBD == nil {
+				wanted[want.Machine.Object.Metadata.Name+"/"+d.Name] = true
+			}
+		}
+	}
+	return wanted, nil
+}
+
+// DeleteOrphan deletes a stored disk that no machine wants, or a kept folder with all
+// that is in it, while no other process may act on the machine of that folder.
+func (e *Engine) DeleteOrphan(ctx context.Context, ref driver.StoredRef) error {
+	const op = "delete"
+	unlock, err := e.lock(ctx, folderName(ref))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := e.orphan(ctx, op, ref); err != nil {
+		return err
+	}
+	if err := e.cfg.Ports.Inventory.DeleteStored(ctx, ref); err != nil {
+		return &Error{Object: "disk " + ref.String(), Op: op, Err: err}
+	}
+	e.journal(ctx, []state.Event{e.event(folderName(ref), 0, state.EventNormal, state.EventDiskDeleted, "disk "+ref.String()+" is deleted")})
+	return nil
+}
+
+// folderName is the folder without where it is.
+func folderName(ref driver.StoredRef) string {
+	return strings.TrimPrefix(ref.Folder, driver.KeptPrefix)
+}
+
+// orphan refuses what a machine wants or a process has open, and what is not there.
+func (e *Engine) orphan(ctx context.Context, op string, ref driver.StoredRef) error {
+	stored, err := e.cfg.Ports.Inventory.StoredDisks(ctx)
+	if err != nil {
+		return err
+	}
+	wanted, err := e.wantedDisks(ctx)
+	if err != nil {
+		return err
+	}
+	found := false
+	for _, d := range stored {
+		if !ref.Matches(d) {
+			continue
+		}
+		refused := &Error{Object: "disk " + d.Name(), Op: op, Err: ErrInUse}
+		switch {
+		case wanted[d.Name()]:
+			refused.Detail = "machine " + d.Folder + " wants it"
+			refused.Hint = "remove it from the machine's manifest and apply that first"
+			return refused
+		case len(d.UsedBy) > 0:
+			refused.Detail, refused.Hint = "by "+strings.Join(d.UsedBy, ", "), "stop what uses it first"
+			return refused
+		}
+		found = true
+	}
+	if !found {
+		return &Error{Object: "disk " + ref.String(), Op: op, Err: ErrNotFound, Hint: "see what there is with: maqet disk orphans"}
+	}
+	return nil
+}
+
+// Adopt gives a kept folder to a machine that has no disks yet, or one stored disk to a
+// machine under a name that none of its disks has.
+func (e *Engine) Adopt(ctx context.Context, ref driver.StoredRef, vm, as string) error {
+	const op = "adopt"
+	object := "disk " + ref.String()
+	unlock, err := e.lock(ctx, vm)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := e.orphan(ctx, op, ref); err != nil {
+		return err
+	}
+	message := fmt.Sprintf("%s is disk %s now", ref, as)
+	if ref.Disk == "" {
+		message = "its disks and identity are those of " + ref.Folder
+		err = e.adoptable(ctx, ref, vm)
+		if err == nil {
+			err = e.cfg.Ports.Inventory.AdoptFolder(ctx, ref, vm)
+		}
+	} else {
+		err = e.cfg.Ports.Inventory.AdoptDisk(ctx, ref, vm, as)
+	}
+	if err != nil {
+		return &Error{Object: object, Op: op, Err: err}
+	}
+	e.journal(ctx, []state.Event{e.event(vm, 0, state.EventNormal, state.EventDiskAdopted, message)})
+	return nil
+}
+
+// adoptable refuses to give a machine that has run another identity than its own.
+func (e *Engine) adoptable(ctx context.Context, ref driver.StoredRef, vm string) error {
+	want, err := e.desired(ctx, vm)
+	if err != nil || want.Machine == nil || want.Machine.UID == "" {
+		return err
+	}
+	uid, err := e.cfg.Ports.Inventory.StoredUID(ref)
+	if err != nil {
+		return err
+	}
+	if uid != want.Machine.UID {
+		return fmt.Errorf("machine %s has run with the uuid %s, and the identity in %s is another's; adopt single disks instead", vm, want.Machine.UID, ref.Folder)
+	}
+	return nil
+}
