@@ -25,6 +25,17 @@ type StoredDisk struct {
 // Name is how people name the disk: "web/root" or "kept/web-1a2b3c4d/root".
 func (d StoredDisk) Name() string { return d.Folder + "/" + d.Disk }
 
+// Need is why a stored disk has to stay.
+type Need struct {
+	// Folder is that of what needs it, as in StoredDisk: of another disk or snapshot
+	// in the state dir, or the machine that names the disk.
+	Folder string
+	// By is what needs it, in words, such as "disk web/root".
+	By string
+	// Snapshot is the tag of the snapshot that it is; empty for anything else.
+	Snapshot string
+}
+
 // StoredRef names a stored disk, or a kept folder with all that is in it.
 type StoredRef struct {
 	// Folder is as in StoredDisk.

@@ -15,6 +15,9 @@ import (
 type Inventory interface {
 	// StoredDisks are all of them.
 	StoredDisks(ctx context.Context) ([]driver.StoredDisk, error)
+	// StoredNeeds are what needs each of the stored disks, by its path; named are the
+	// images that machines name themselves, by path.
+	StoredNeeds(ctx context.Context, stored []driver.StoredDisk, named map[string]driver.Need) (map[string][]driver.Need, error)
 	// StoredUID is the uuid in the identity of a kept folder; empty without one.
 	StoredUID(ref driver.StoredRef) (string, error)
 	// DeleteStored deletes a disk or a kept folder, unless a process has it open.
@@ -77,36 +80,70 @@ func entryOf(v *View, d *manifest.Disk) DiskEntry {
 }
 
 // Orphans are the stored disks that no machine wants: those kept of deleted machines,
-// and those in a machine's folder that its manifest does not name.
+// and those in a machine's folder that its manifest does not name. One that a snapshot,
+// another disk or another machine needs is none.
 func (e *Engine) Orphans(ctx context.Context) ([]driver.StoredDisk, error) {
-	stored, err := e.cfg.Ports.Inventory.StoredDisks(ctx)
+	w, err := e.wanted(ctx)
 	if err != nil {
 		return nil, err
 	}
-	// The records are read after the files, so that a machine made meanwhile counts.
-	wanted, err := e.wantedDisks(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(stored, func(d driver.StoredDisk) bool { return wanted[d.Name()] }), nil
+	return slices.DeleteFunc(w.stored, func(d driver.StoredDisk) bool {
+		return w.named[d.Name()] || w.need(d, driver.StoredRef{Folder: d.Folder}) != nil
+	}), nil
 }
 
-// wantedDisks are the names of the disks that machines want, as StoredDisk names them.
-func (e *Engine) wantedDisks(ctx context.Context) (map[string]bool, error) {
+// wantedDisks are the stored disks and what wants them.
+type wantedDisks struct {
+	stored []driver.StoredDisk
+	// named are the disks that the manifests of machines name, as StoredDisk does,
+	// machines the machines that are remembered.
+	named, machines map[string]bool
+	needs           map[string][]driver.Need
+}
+
+// wanted looks what wants the stored disks. The records are read after the files, so
+// that a machine made meanwhile counts.
+func (e *Engine) wanted(ctx context.Context) (*wantedDisks, error) {
+	w := &wantedDisks{named: map[string]bool{}, machines: map[string]bool{}}
+	var err error
+	if w.stored, err = e.cfg.Ports.Inventory.StoredDisks(ctx); err != nil {
+		return nil, err
+	}
 	all, err := e.desiredAll(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
-	wanted := map[string]bool{}
+	files := map[string]driver.Need{}
 	for _, want := range all {
+		vm := want.Machine.Object.Metadata.Name
+		w.machines[vm] = true
 		for _, d := range want.Machine.Object.Spec.Disks {
-			// One that names its own source has no image here, but its name may be in use again.
-			if d.File == "" && d.NBD == nil {
-				wanted[want.Machine.Object.Metadata.Name+"/"+d.Name] = true
+			switch {
+			case d.File != "":
+				files[d.File] = driver.Need{Folder: vm, By: "disk " + d.Name + " of machine " + vm}
+			case d.NBD == nil:
+				// One that names its own source has no image here, but its name may be in use again.
+				w.named[vm+"/"+d.Name] = true
 			}
 		}
 	}
-	return wanted, nil
+	w.needs, err = e.cfg.Ports.Inventory.StoredNeeds(ctx, w.stored, files)
+	return w, err
+}
+
+// need is what needs a stored disk that ref names; nil for nothing. What is in a kept
+// folder needs no part of it when the whole folder is meant. The snapshots of a machine
+// that nobody remembers, and kept ones, need nothing: they are as orphaned as the disk.
+func (w *wantedDisks) need(d driver.StoredDisk, ref driver.StoredRef) *driver.Need {
+	for _, n := range w.needs[d.Path] {
+		switch {
+		case n.Snapshot != "" && !w.machines[n.Folder]:
+		case n.Folder == ref.Folder && ref.Disk == "" && ref.IsKept():
+		default:
+			return &n
+		}
+	}
+	return nil
 }
 
 // DeleteOrphan deletes a stored disk that no machine wants, or a kept folder with all
@@ -135,24 +172,27 @@ func folderName(ref driver.StoredRef) string {
 
 // orphan refuses what a machine wants or a process has open, and what is not there.
 func (e *Engine) orphan(ctx context.Context, op string, ref driver.StoredRef) error {
-	stored, err := e.cfg.Ports.Inventory.StoredDisks(ctx)
-	if err != nil {
-		return err
-	}
-	wanted, err := e.wantedDisks(ctx)
+	w, err := e.wanted(ctx)
 	if err != nil {
 		return err
 	}
 	found := false
-	for _, d := range stored {
+	for _, d := range w.stored {
 		if !ref.Matches(d) {
 			continue
 		}
 		refused := &Error{Object: "disk " + d.Name(), Op: op, Err: ErrInUse}
+		need := w.need(d, ref)
 		switch {
-		case wanted[d.Name()]:
+		case w.named[d.Name()]:
 			refused.Detail = "machine " + d.Folder + " wants it"
 			refused.Hint = "remove it from the machine's manifest and apply that first"
+			return refused
+		case need != nil && need.Snapshot != "":
+			refused.Detail, refused.Hint = "it is part of "+need.By, "delete that first with: maqet snapshot delete "+need.Folder+" "+need.Snapshot
+			return refused
+		case need != nil:
+			refused.Detail, refused.Hint = need.By+" reads from it", "see to that first"
 			return refused
 		case len(d.UsedBy) > 0:
 			refused.Detail, refused.Hint = "by "+strings.Join(d.UsedBy, ", "), "stop what uses it first"

@@ -15,12 +15,19 @@ import (
 // fakeInventory is a state dir with images, and notes what was done.
 type fakeInventory struct {
 	stored []driver.StoredDisk
+	needs  map[string][]driver.Need
+	named  map[string]driver.Need
 	uid    string
 	did    []string
 }
 
 func (f *fakeInventory) StoredDisks(context.Context) ([]driver.StoredDisk, error) {
 	return append([]driver.StoredDisk{}, f.stored...), nil
+}
+
+func (f *fakeInventory) StoredNeeds(_ context.Context, _ []driver.StoredDisk, named map[string]driver.Need) (map[string][]driver.Need, error) {
+	f.named = named
+	return f.needs, nil
 }
 
 func (f *fakeInventory) StoredUID(driver.StoredRef) (string, error) { return f.uid, nil }
@@ -44,7 +51,7 @@ func stored(names ...string) []driver.StoredDisk {
 	var all []driver.StoredDisk
 	for _, name := range names {
 		at := strings.LastIndex(name, "/")
-		all = append(all, driver.StoredDisk{Folder: name[:at], Disk: name[at+1:]})
+		all = append(all, driver.StoredDisk{Folder: name[:at], Disk: name[at+1:], Path: "/disks/" + name})
 	}
 	return all
 }
@@ -101,6 +108,54 @@ func TestDeleteOrphan_onlyOrphansThatNobodyUses(t *testing.T) {
 		}
 		if diff := cmp.Diff([]string{"delete web/old", "delete kept/web-1a2b3c4d"}, inv.did); diff != "" {
 			w.Errorf("done (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// TestOrphans_whatOthersNeed_isNoneAndIsNotDeleted has disks that no manifest names, and
+// that something needs all the same.
+func TestOrphans_whatOthersNeed_isNoneAndIsNotDeleted(t *testing.T) {
+	inInventory(t, func(w *world, inv *fakeInventory) {
+		inv.stored = stored("gone/root", "kept/a-1a2b3c4d/base", "kept/a-1a2b3c4d/top", "kept/b-1a2b3c4d/root", "web/base", "web/saved", "web/shared")
+		inv.needs = map[string][]driver.Need{
+			"/disks/gone/root":            {{Folder: "gone", By: "snapshot a", Snapshot: "a"}},
+			"/disks/kept/a-1a2b3c4d/base": {{Folder: "kept/a-1a2b3c4d", By: "disk kept/a-1a2b3c4d/top"}},
+			"/disks/kept/a-1a2b3c4d/top":  {{Folder: "kept/a-1a2b3c4d", By: "snapshot a", Snapshot: "a"}},
+			"/disks/kept/b-1a2b3c4d/root": {{Folder: "web", By: "disk web/top"}},
+			"/disks/web/base":             {{Folder: "web", By: "disk web/top"}},
+			"/disks/web/saved":            {{Folder: "web", By: "snapshot nightly", Snapshot: "nightly"}},
+			"/disks/web/shared":           {{Folder: "db", By: "disk data of machine db"}},
+		}
+		orphans, err := w.engine.Orphans(w.Context())
+		var names []string
+		for _, d := range orphans {
+			names = append(names, d.Name())
+		}
+		// Nobody remembers the machine gone, so that its snapshots are nobody's either.
+		if diff := cmp.Diff([]string{"gone/root", "kept/a-1a2b3c4d/base", "kept/a-1a2b3c4d/top"}, names); diff != "" || err != nil {
+			w.Errorf("error %v (-want +got):\n%s", err, diff)
+		}
+		if diff := cmp.Diff(map[string]driver.Need{"/srv/x.iso": {Folder: "web", By: "disk iso of machine web"}}, inv.named); diff != "" {
+			w.Errorf("named (-want +got):\n%s", diff)
+		}
+		for _, c := range []struct {
+			ref  driver.StoredRef
+			says string
+		}{
+			{driver.StoredRef{Folder: "web", Disk: "saved"}, "it is part of snapshot nightly; delete that first with: maqet snapshot delete web nightly"},
+			{driver.StoredRef{Folder: "web", Disk: "base"}, "disk web/top reads from it"},
+			{driver.StoredRef{Folder: "web", Disk: "shared"}, "disk data of machine db reads from it"},
+			{driver.StoredRef{Folder: "kept/b-1a2b3c4d"}, "disk web/top reads from it"},
+			{driver.StoredRef{Folder: "kept/a-1a2b3c4d", Disk: "base"}, "disk kept/a-1a2b3c4d/top reads from it"},
+		} {
+			if err := w.engine.DeleteOrphan(w.Context(), c.ref); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), c.says) {
+				w.Errorf("%s: error %v, want one that says %q", c.ref, err, c.says)
+			}
+		}
+		for _, ref := range []driver.StoredRef{{Folder: "gone", Disk: "root"}, {Folder: "kept/a-1a2b3c4d"}} {
+			if err := w.engine.DeleteOrphan(w.Context(), ref); err != nil {
+				w.Errorf("%s: %v", ref, err)
+			}
 		}
 	})
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/driver/disk"
+	"github.com/maqet/maqet/internal/layout"
 	"github.com/maqet/maqet/manifest"
 )
 
@@ -183,20 +184,53 @@ func (d *Driver) AdoptDisk(ctx context.Context, ref driver.StoredRef, name, as s
 	if err != nil {
 		return fail(op, name, err, "")
 	}
+	digest, err := d.storedImage(ref, from)
+	if err != nil {
+		return fail(op, name, err, "")
+	}
 	return fail(op, name, d.whileAbsent(ctx, op, name, func(*look) error {
+		if _, err := os.Lstat(d.layout.Disk(name, as)); errors.Is(err, fs.ErrNotExist) {
+			// Before, as with a disk that is made: cut off, it says nothing of no disk.
+			if err := d.recordImage(name, as, digest); err != nil {
+				return err
+			}
+		}
 		return d.images.MoveFile(ctx, from, d.layout.Disk(name, as))
 	}), "")
 }
 
-// StoredUID is the uuid in the identity of a kept folder; empty without one.
-func (d *Driver) StoredUID(ref driver.StoredRef) (string, error) {
-	dir, err := d.storedDir(ref)
+// storedImage is the digest of the image that a stored disk is of, by the identity in
+// its folder or by the file that it reads from; empty for none.
+func (d *Driver) storedImage(ref driver.StoredRef, path string) (string, error) {
+	id, err := d.storedIdentity(ref)
 	if err != nil {
 		return "", err
 	}
-	id, err := readRecordFile[driver.Identity](filepath.Join(dir, filepath.Base(d.layout.Identity("x"))), identityHint)
+	if id != nil && id.Images[ref.Disk] != "" {
+		return id.Images[ref.Disk], nil
+	}
+	h, err := readHeader(path)
+	if err != nil {
+		return "", nil //nolint:nilerr // one that is not there is told by whoever moves it
+	}
+	digest, _ := layout.DigestOfImage(h.BackingPath(path))
+	return digest, nil
+}
+
+// StoredUID is the uuid in the identity of a kept folder; empty without one.
+func (d *Driver) StoredUID(ref driver.StoredRef) (string, error) {
+	id, err := d.storedIdentity(ref)
 	if err != nil || id == nil {
 		return "", err
 	}
 	return id.UID, nil
+}
+
+// storedIdentity is the identity in the folder of a stored disk; nil without one.
+func (d *Driver) storedIdentity(ref driver.StoredRef) (*driver.Identity, error) {
+	dir, err := d.storedDir(ref)
+	if err != nil {
+		return nil, err
+	}
+	return readRecordFile[driver.Identity](filepath.Join(dir, filepath.Base(d.layout.Identity("x"))), identityHint)
 }
