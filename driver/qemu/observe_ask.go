@@ -39,8 +39,8 @@ type questions struct {
 	// uuid comes last: when that is the answer to the last question, no answer to
 	// another one was lost or too many.
 	all []*qmp.Call
-	// state and who ask for status and uuid.
-	state, who *qmp.Call
+	// state and who ask for status and uuid, block for the drives.
+	state, who, block *qmp.Call
 }
 
 // qomItem is a child of an object.
@@ -76,12 +76,25 @@ func newQuestions(depth driver.Depth) *questions {
 		q.all = []*qmp.Call{q.state, q.who}
 		return q
 	}
+	q.block = qmp.NewCall("query-block", nil, &q.drives)
 	q.all = []*qmp.Call{
-		q.state, qmp.NewCall("query-block", nil, &q.drives), qomList(peripherals, &q.devices), qmp.NewCall("query-jobs", nil, &q.jobs),
+		q.state, q.block, qomList(peripherals, &q.devices), qmp.NewCall("query-jobs", nil, &q.jobs),
 		qomList("/", &q.root), qmp.NewCall("query-memory-size-summary", nil, &q.memory), qmp.NewCall("query-kvm", nil, &q.kvm),
 		q.cpus.call(), q.who,
 	}
 	return q
+}
+
+// askDrivesAgain asks for the drives once more, since something has changed, and lets
+// that answer count in the place of the first one.
+func (q *questions) askDrivesAgain(ctx context.Context, conn *qmp.Conn) error {
+	var again []blockDrive
+	if err := conn.Do(ctx, "query-block", nil, &again); err != nil {
+		return err
+	}
+	q.all = slices.DeleteFunc(q.all, func(c *qmp.Call) bool { return c == q.block })
+	q.drives = again
+	return nil
 }
 
 func qomGet(path, property string, result any) *qmp.Call {

@@ -138,8 +138,7 @@ func (d *Driver) limitStarted(ctx context.Context, vm *manifest.VirtualMachine, 
 	defer cancel()
 	err := limitDrives(ctx, t.conn, vm, limited)
 	if err == nil {
-		t.q.drives = nil
-		err = t.conn.Do(ctx, "query-block", nil, &t.q.drives)
+		err = t.q.askDrivesAgain(ctx, t.conn)
 	}
 	if err != nil {
 		d.log.WarnContext(ctx, "limiting the drives of a new machine failed", "vm", vm.Metadata.Name, "err", err)
