@@ -16,6 +16,8 @@ type StoredDisk struct {
 	// Size is what a guest sees, Allocated what the host stores.
 	Size      int64 `json:"size,omitempty"`
 	Allocated int64 `json:"allocated"`
+	// Snapshots are the tags of the snapshots inside.
+	Snapshots []string `json:"snapshots,omitempty"`
 	// UsedBy are the processes that have it open, in words.
 	UsedBy []string `json:"usedBy,omitempty"`
 	// Err is why it could not be looked into.

@@ -96,15 +96,15 @@ func (e *Engine) Orphans(ctx context.Context) ([]driver.StoredDisk, error) {
 type wantedDisks struct {
 	stored []driver.StoredDisk
 	// named are the disks that the manifests of machines name, as StoredDisk does,
-	// machines the machines that are remembered.
-	named, machines map[string]bool
+	// snapshots the snapshots that are remembered, as machine/tag.
+	named, snapshots map[string]bool
 	needs           map[string][]driver.Need
 }
 
 // wanted looks what wants the stored disks. The records are read after the files, so
 // that a machine made meanwhile counts.
 func (e *Engine) wanted(ctx context.Context) (*wantedDisks, error) {
-	w := &wantedDisks{named: map[string]bool{}, machines: map[string]bool{}}
+	w := &wantedDisks{named: map[string]bool{}, snapshots: map[string]bool{}}
 	var err error
 	if w.stored, err = e.cfg.Ports.Inventory.StoredDisks(ctx); err != nil {
 		return nil, err
@@ -116,7 +116,9 @@ func (e *Engine) wanted(ctx context.Context) (*wantedDisks, error) {
 	files := map[string]driver.Need{}
 	for _, want := range all {
 		vm := want.Machine.Object.Metadata.Name
-		w.machines[vm] = true
+		for _, s := range want.Snapshots {
+			w.snapshots[vm+"/"+s.Object.Metadata.Name] = true
+		}
 		for _, d := range want.Machine.Object.Spec.Disks {
 			switch {
 			case d.File != "":
@@ -132,12 +134,12 @@ func (e *Engine) wanted(ctx context.Context) (*wantedDisks, error) {
 }
 
 // need is what needs a stored disk that ref names; nil for nothing. What is in a kept
-// folder needs no part of it when the whole folder is meant. The snapshots of a machine
-// that nobody remembers, and kept ones, need nothing: they are as orphaned as the disk.
+// folder needs no part of it when the whole folder is meant. Snapshots that nobody
+// remembers, and kept ones, need nothing: they are as orphaned as the disk.
 func (w *wantedDisks) need(d driver.StoredDisk, ref driver.StoredRef) *driver.Need {
 	for _, n := range w.needs[d.Path] {
 		switch {
-		case n.Snapshot != "" && !w.machines[n.Folder]:
+		case n.Snapshot != "" && !w.snapshots[n.Folder+"/"+n.Snapshot]:
 		case n.Folder == ref.Folder && ref.Disk == "" && ref.IsKept():
 		default:
 			return &n

@@ -56,14 +56,16 @@ func stored(names ...string) []driver.StoredDisk {
 	return all
 }
 
+func withISO(s *manifest.VirtualMachineSpec) {
+	s.Disks = append(s.Disks, manifest.Disk{Name: "iso", File: "/srv/x.iso", Media: manifest.MediaCDROM})
+}
+
 func inInventory(t *testing.T, test func(w *world, inv *fakeInventory)) {
 	t.Helper()
 	inWorld(t, func(w *world) {
 		inv := &fakeInventory{}
 		w.engine.cfg.Ports.Inventory = inv
-		w.apply(ApplyOptions{}, newVM("web", func(s *manifest.VirtualMachineSpec) {
-			s.Disks = append(s.Disks, manifest.Disk{Name: "iso", File: "/srv/x.iso", Media: manifest.MediaCDROM})
-		}))
+		w.apply(ApplyOptions{}, newVM("web", withISO))
 		test(w, inv)
 	})
 }
@@ -116,9 +118,14 @@ func TestDeleteOrphan_onlyOrphansThatNobodyUses(t *testing.T) {
 // that something needs all the same.
 func TestOrphans_whatOthersNeed_isNoneAndIsNotDeleted(t *testing.T) {
 	inInventory(t, func(w *world, inv *fakeInventory) {
+		nightly := &manifest.Snapshot{
+			APIVersion: manifest.APIVersion, Kind: manifest.KindSnapshot, Metadata: manifest.Metadata{Name: "nightly"},
+			Spec: manifest.SnapshotSpec{VirtualMachine: "web", Method: manifest.SnapshotDisk},
+		}
+		w.apply(ApplyOptions{}, newVM("web", withISO), nightly)
 		inv.stored = stored("gone/root", "kept/a-1a2b3c4d/base", "kept/a-1a2b3c4d/top", "kept/b-1a2b3c4d/root", "web/base", "web/saved", "web/shared")
 		inv.needs = map[string][]driver.Need{
-			"/disks/gone/root":            {{Folder: "gone", By: "snapshot a", Snapshot: "a"}},
+			"/disks/gone/root":            {{Folder: "web", By: "snapshot forgotten", Snapshot: "forgotten"}},
 			"/disks/kept/a-1a2b3c4d/base": {{Folder: "kept/a-1a2b3c4d", By: "disk kept/a-1a2b3c4d/top"}},
 			"/disks/kept/a-1a2b3c4d/top":  {{Folder: "kept/a-1a2b3c4d", By: "snapshot a", Snapshot: "a"}},
 			"/disks/kept/b-1a2b3c4d/root": {{Folder: "web", By: "disk web/top"}},
@@ -131,7 +138,7 @@ func TestOrphans_whatOthersNeed_isNoneAndIsNotDeleted(t *testing.T) {
 		for _, d := range orphans {
 			names = append(names, d.Name())
 		}
-		// Nobody remembers the machine gone, so that its snapshots are nobody's either.
+		// A snapshot that nobody remembers is as orphaned as the disk.
 		if diff := cmp.Diff([]string{"gone/root", "kept/a-1a2b3c4d/base", "kept/a-1a2b3c4d/top"}, names); diff != "" || err != nil {
 			w.Errorf("error %v (-want +got):\n%s", err, diff)
 		}

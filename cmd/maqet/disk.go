@@ -102,9 +102,9 @@ manifest. Nothing happens to them by itself.`,
 			}
 			rows := make([][]string, 0, len(orphans))
 			for _, d := range orphans {
-				rows = append(rows, []string{d.Name(), sizeText(d.Size), sizeText(d.Allocated), orDash(strings.Join(d.UsedBy, ", ")), d.Path, d.Err})
+				rows = append(rows, []string{d.Name(), sizeText(d.Size), sizeText(d.Allocated), orDash(strings.Join(d.Snapshots, ", ")), orDash(strings.Join(d.UsedBy, ", ")), d.Path, d.Err})
 			}
-			printTable(a.env.out, []string{"NAME", "SIZE", "ALLOCATED", "USED BY", "PATH", "NOTE"}, rows)
+			printTable(a.env.out, []string{"NAME", "SIZE", "ALLOCATED", "SNAPSHOTS", "USED BY", "PATH", "NOTE"}, rows)
 			return nil
 		},
 	}

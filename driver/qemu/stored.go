@@ -94,6 +94,9 @@ func (d *Driver) lookInto(ctx context.Context, s *driver.StoredDisk) {
 		return
 	}
 	s.Size, s.Allocated = info.VirtualSize, info.ActualSize
+	for _, snapshot := range info.Snapshots {
+		s.Snapshots = append(s.Snapshots, snapshot.Tag)
+	}
 }
 
 // storedDir is the folder that a reference names.

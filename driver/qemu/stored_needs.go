@@ -45,7 +45,7 @@ func (d *Driver) StoredNeeds(ctx context.Context, stored []driver.StoredDisk, na
 		}
 	}
 	for _, s := range stored {
-		tags, err := snapshotsOn(filepath.Join(filepath.Dir(s.Path), filepath.Base(d.layout.SnapshotDir("x"))), s.Disk)
+		tags, err := snapshotsOn(filepath.Join(filepath.Dir(s.Path), filepath.Base(d.layout.SnapshotDir("x"))), s)
 		if err != nil {
 			return nil, err
 		}
@@ -100,8 +100,9 @@ func (n *needs) reads(path string, need driver.Need) error {
 }
 
 // snapshotsOn are the recorded snapshots of a folder of records that are on a disk, or
-// that were taken with it there.
-func snapshotsOn(dir, name string) ([]string, error) {
+// that were taken with it there, unchanged. One that was made anew has none of those that
+// were on its predecessor.
+func snapshotsOn(dir string, s driver.StoredDisk) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("list the snapshots: %w", err)
@@ -116,7 +117,11 @@ func snapshotsOn(dir, name string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if record != nil && (slices.Contains(record.Disks, name) || slices.Contains(record.Without, name)) {
+		if record == nil {
+			continue
+		}
+		has := slices.Contains(s.Snapshots, tag) || s.Err != ""
+		if has && slices.Contains(record.Disks, s.Disk) || slices.Contains(record.Without, s.Disk) {
 			tags = append(tags, tag)
 		}
 	}
