@@ -98,7 +98,7 @@ type wantedDisks struct {
 	// named are the disks that the manifests of machines name, as StoredDisk does,
 	// snapshots the snapshots that are remembered, as machine/tag.
 	named, snapshots map[string]bool
-	needs           map[string][]driver.Need
+	needs            map[string][]driver.Need
 }
 
 // wanted looks what wants the stored disks. The records are read after the files, so
