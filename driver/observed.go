@@ -108,7 +108,9 @@ type GDisk struct {
 	Size     int64  `json:"size"`
 	// Empty is a drive without a medium.
 	Empty bool `json:"empty,omitempty"`
-	// Serial is the serial number that the guest sees.
+	// Serial is the serial number that the guest sees. It, a thread and whether each write
+	// is flushed are asked of drives only of which a manifest says such a thing; they
+	// cannot change while a drive is there.
 	Serial string `json:"serial,omitempty"`
 	// Cache and DetectZeroes are in the words of a manifest; empty without a medium.
 	Cache        string `json:"cache,omitempty"`

@@ -9,6 +9,7 @@ import (
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/driver/qmp"
+	"github.com/maqet/maqet/manifest"
 )
 
 // questions are what QEMU is asked, all in one write together with the handshake,
@@ -39,6 +40,9 @@ type questions struct {
 	// uuid comes last: when that is the answer to the last question, no answer to
 	// another one was lost or too many.
 	all []*qmp.Call
+	// tuned are the drives of which something was or is wanted that query-block does not
+	// tell. It cannot change while a device lives, so of no others it is asked.
+	tuned map[string]tuned
 	// state and who ask for status and uuid, block for the drives.
 	state, who, block *qmp.Call
 }
@@ -184,16 +188,40 @@ type detail struct {
 	askMAC *qmp.Call
 }
 
+// tuned tells which of a drive's properties are asked for.
+type tuned struct{ serial, cache, thread bool }
+
+// tune has the drives of specs asked for what these say of them.
+func (q *questions) tune(specs ...*manifest.VirtualMachineSpec) {
+	q.tuned = map[string]tuned{}
+	for _, spec := range specs {
+		for i := range spec.Disks {
+			d, t := &spec.Disks[i], q.tuned[spec.Disks[i].Name]
+			t.serial = t.serial || d.Serial != ""
+			t.cache = t.cache || d.Cache != "" && d.Cache != manifest.CacheWriteback
+			t.thread = t.thread || d.IOThread
+			q.tuned[d.Name] = t
+		}
+	}
+}
+
 // ask are the questions about the device.
-func (x *detail) ask() []*qmp.Call {
+func (x *detail) ask(t tuned) (calls []*qmp.Call) {
 	path := peripherals + "/" + x.Name
 	if x.drive == nil {
 		x.askMAC = qomGet(path, "mac", &x.mac)
 		return []*qmp.Call{x.askMAC}
 	}
-	return []*qmp.Call{
-		qomGet(path, "serial", &x.serial), qomGet(path, "write-cache", &x.writeCache), qomGet(path, "iothread", &x.thread),
+	if t.serial {
+		calls = append(calls, qomGet(path, "serial", &x.serial))
 	}
+	if t.cache {
+		calls = append(calls, qomGet(path, "write-cache", &x.writeCache))
+	}
+	if t.thread {
+		calls = append(calls, qomGet(path, "iothread", &x.thread))
+	}
+	return calls
 }
 
 // details asks what the devices are, in one write: those with a MAC are network cards.
@@ -207,7 +235,7 @@ func (q *questions) details(ctx context.Context, d *Driver, conn *qmp.Conn, g *d
 			continue
 		}
 		x := &detail{qomItem: qomItem{item.Name, kind}, drive: driveOf(q.drives, item.Name)}
-		calls = append(calls, x.ask()...)
+		calls = append(calls, x.ask(q.tuned[item.Name])...)
 		all = append(all, x)
 	}
 	if len(calls) > 0 {

@@ -44,9 +44,9 @@ func TestObserve_everyKindOfDevice_isSeenAsItIs(t *testing.T) {
 				return driver.Guest{
 					MachineType: "pc-q35-7.2", CPUs: 4, Topology: driver.Topology{Sockets: 2, Cores: 1, Threads: 2}, CPUModel: "Nehalem-x86_64-cpu",
 					Disks: []driver.GDisk{
-						{Name: "empty", Driver: "ide-cd", ReadOnly: true, Empty: true, Serial: "QM00011", IOStatus: "ok"},
+						{Name: "empty", Driver: "ide-cd", ReadOnly: true, Empty: true, IOStatus: "ok"},
 						usual(driver.GDisk{Name: "far", Driver: "scsi-hd", File: "null-co://", Format: "null-co", Size: 1 << 30}),
-						usual(driver.GDisk{Name: "iso", Driver: "ide-cd", File: r.file("a.iso"), Format: "raw", ReadOnly: true, Size: 1 << 20, Serial: "QM00001"}),
+						usual(driver.GDisk{Name: "iso", Driver: "ide-cd", File: r.file("a.iso"), Format: "raw", ReadOnly: true, Size: 1 << 20}),
 						usual(driver.GDisk{Name: "root", Driver: "virtio-blk-pci", File: r.layout.Disk("web", "root"), Format: "qcow2", Size: 1 << 20}),
 						usual(driver.GDisk{Name: "stick", Driver: "usb-storage", File: r.file("stick"), Format: "file", ReadOnly: true, Size: 1 << 20}),
 					},
