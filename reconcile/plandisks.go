@@ -18,6 +18,9 @@ func (p *planner) sizes() (grow []Step, owed []Change) {
 		if d.Size == 0 || have == 0 || have == d.Size {
 			continue
 		}
+		if p.obs.Guest == nil && p.obs.Files[d.Name].Lost {
+			continue // qemu-img can do nothing with it before what it reads from is back
+		}
 		ch := Change{Path: "spec.disks[" + d.Name + "].size", From: have.String(), To: d.Size.String(), Class: ClassLive}
 		switch {
 		case d.Size < have:

@@ -26,6 +26,11 @@ func throttled(bps manifest.Quantity) func(*manifest.VirtualMachineSpec) {
 
 func TestPlanMachine_sizeGrown_isGrownLiveOrInItsAbsence(t *testing.T) {
 	stopped := power(manifest.PowerStopped)
+	lost := func(s *scene) {
+		f := s.obs.Files["root"]
+		f.Backing, f.Lost = "/images/old", true
+		s.obs.Files["root"] = f
+	}
 	allowed := func(s *scene) { s.opt.AllowRestart = true }
 	runPlanCases(t, []planCase{
 		{"running", newScene().up().edit(size(2 << 30)), "grow-disk root;", PhaseRunning},
@@ -33,6 +38,8 @@ func TestPlanMachine_sizeGrown_isGrownLiveOrInItsAbsence(t *testing.T) {
 		{"paused", newScene().up().edit(size(2 << 30)).with(func(s *scene) { s.obs.Guest.RunState = runPaused }), "grow-disk root; resume;", PhasePaused},
 		{"its disk is full", newScene().up().edit(size(2 << 30)).with(func(s *scene) { s.obs.Guest.RunState = runIOError }), "grow-disk root; !IOError", PhasePaused},
 		{"stopped and to stay so", newScene(stopped).up().down(driver.EndStopped).recorded().edit(size(2 << 30)), "grow-disk root;", PhaseStopped},
+		{"stopped, and its image is gone", newScene(stopped).up().down(driver.EndStopped).recorded().edit(size(2 << 30)).with(lost), "", PhaseStopped},
+		{"running, and its image is gone", newScene().up().edit(size(2 << 30)).with(lost), "grow-disk root;", PhaseRunning},
 		{"stopped and to be started", newScene().up().down(driver.EndStopped).recorded().edit(size(2 << 30)), "start;", PhasePending},
 		{"being stopped", newScene().up().edit(size(2 << 30)).edit(stopped), "powerdown(Stop,1m0s);", PhaseRunning},
 		{"as it is", newScene().up().edit(size(1 << 30)), "", PhaseRunning},
