@@ -46,6 +46,10 @@ const (
 	SlotPCI SlotKind = "pci"
 	// SlotSATA is a port of the q35 board's own AHCI controller, 0 to 5.
 	SlotSATA SlotKind = "sata"
+	// SlotSCSI is a target of the machine's virtio-scsi controller, 0 to 255.
+	SlotSCSI SlotKind = "scsi"
+	// SlotUSB is a port of the machine's USB controller; Index counts from 0.
+	SlotUSB SlotKind = "usb"
 )
 
 // Slot is one place.

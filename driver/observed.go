@@ -106,6 +106,23 @@ type GDisk struct {
 	Driver   string `json:"driver"`
 	ReadOnly bool   `json:"readOnly"`
 	Size     int64  `json:"size"`
+	// Empty is a drive without a medium.
+	Empty bool `json:"empty,omitempty"`
+	// Serial is the serial number that the guest sees. It, a thread and whether each write
+	// is flushed are asked of drives only of which a manifest says such a thing; they
+	// cannot change while a drive is there.
+	Serial string `json:"serial,omitempty"`
+	// Cache and DetectZeroes are in the words of a manifest; empty without a medium.
+	Cache        string `json:"cache,omitempty"`
+	DetectZeroes string `json:"detectZeroes,omitempty"`
+	// IOThread is the id of the thread that serves the drive; empty for QEMU's main one.
+	IOThread string `json:"ioThread,omitempty"`
+	// IOPS and BPS are the limits in operations and bytes a second; 0 is none.
+	IOPS int64 `json:"iops,omitempty"`
+	BPS  int64 `json:"bps,omitempty"`
+	// IOStatus is ok, failed or nospace, as query-block says; empty for drives whose
+	// errors QEMU passes on to the guest.
+	IOStatus string `json:"ioStatus,omitempty"`
 	// Snapshots are the tags of the image's internal snapshots.
 	Snapshots []ImageSnapshot `json:"snapshots,omitempty"`
 	// Bitmaps are the names of its dirty bitmaps.
@@ -137,10 +154,13 @@ type Job struct {
 	Total   int64 `json:"total-progress,omitempty"`
 }
 
-// DiskFile is an image file on the host.
+// DiskFile is where the data of a disk is: an image file, or what stands for one.
 type DiskFile struct {
+	// Path is a path, or a URI of what has none.
 	Path   string
 	Exists bool
+	// Kind is the name of the kind of storage, such as "file".
+	Kind string
 	// Size is the virtual size, Format what the image says it is; both are known
 	// only when qemu-img or QEMU was asked.
 	Size   int64
@@ -152,6 +172,11 @@ type DiskFile struct {
 	// is gone.
 	Backing string
 	Lost    bool
+	// Allocated is what a file takes on its filesystem, Free and Total what that has
+	// free and in all. They are zero where they are not known.
+	Allocated, Free, Total int64
+	// Filesystem tells filesystems apart.
+	Filesystem uint64
 	// Err is why the file could not be looked at.
 	Err string
 }

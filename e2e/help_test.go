@@ -53,6 +53,9 @@ func TestHelp_everyExample_runs(t *testing.T) {
 			if !strings.Contains(line, "snapshot create") {
 				h.Must(t, 0, "snapshot", "create", "web", "before-upgrade", "--method", "Disk")
 			}
+			if strings.Contains(line, keptExample) {
+				keepDisk(t, h)
+			}
 			want := 0
 			if endless(line) && !watches(line) {
 				want = 130
@@ -61,6 +64,22 @@ func TestHelp_everyExample_runs(t *testing.T) {
 				t.Errorf("exit code %d, want %d, printed:\n%s", code, want, printed)
 			}
 		})
+	}
+}
+
+// keptExample is what the examples say was kept of a deleted machine.
+const keptExample = "kept/web-1a2b3c4d"
+
+// keepDisk makes the disk that was kept.
+func keepDisk(t *testing.T, h *host.Host) {
+	t.Helper()
+	dir := filepath.Join(h.State, "disks", "."+keptExample)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	image := filepath.Join(dir, "root.qcow2")
+	if out, err := exec.CommandContext(t.Context(), "qemu-img", "create", "-q", "-f", "qcow2", image, "1M").CombinedOutput(); err != nil {
+		t.Fatalf("qemu-img: %v: %s", err, out)
 	}
 }
 

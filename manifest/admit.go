@@ -184,20 +184,32 @@ func (a admission) files() Errors {
 			continue
 		}
 		for i, d := range o.VM.Spec.Disks {
-			if d.File == "" {
+			c, used := fileClaim(o, i)
+			if !used {
 				continue
 			}
-			c := claim{o, fmt.Sprintf("spec.disks[%d].file", i), "file", quote(d.File)}
-			first, ok := held[d.File]
+			first, ok := held[c.value]
 			switch {
 			case !ok:
-				held[d.File] = holder{c, !d.ReadOnly}
+				held[c.value] = holder{c, !d.ReadOnly}
 			case n >= a.running && (first.writes || !d.ReadOnly):
 				found = append(found, taken(c, first.claim, "a file that a drive can write serves no other; make all of its drives readOnly: true, or copy the file"))
 			}
 		}
 	}
 	return found
+}
+
+// fileClaim is the file or export that a drive of a machine uses, if it does.
+func fileClaim(o *Object, i int) (claim, bool) {
+	switch d := &o.VM.Spec.Disks[i]; {
+	case d.File != "":
+		return claim{o, fmt.Sprintf("spec.disks[%d].file", i), "file", quote(d.File)}, true
+	case d.NBD != nil:
+		return claim{o, fmt.Sprintf("spec.disks[%d].nbd", i), "export", quote(d.NBD.URI())}, true
+	default:
+		return claim{}, false
+	}
 }
 
 // snapshots finds snapshots of machines that do not exist.

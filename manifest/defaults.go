@@ -132,22 +132,44 @@ func resolveDisk(d *Disk, q35 bool, dir string) {
 	cdrom := d.Media == MediaCDROM
 	if d.Format == "" {
 		switch {
-		case cdrom:
+		case cdrom && !d.IsEmpty():
 			d.Format = FormatRaw
-		case d.Size != 0 || d.Image != "":
+		case d.NBD != nil:
+			d.Format = FormatRaw
+		case d.IsMade():
 			d.Format = FormatQcow2
 		}
 	}
-	switch {
-	case d.Bus != "":
-	case !cdrom:
-		d.Bus = BusVirtio
-	case q35:
-		d.Bus = BusSATA
-	}
+	d.Bus = d.bus(q35)
 	d.ReadOnly = d.ReadOnly || cdrom
 	d.File = absolute(d.File, dir)
+	if n := d.NBD; n != nil {
+		n.Unix = absolute(n.Unix, dir)
+		if n.Host != "" {
+			setDefault(&n.Port, DefaultNBDPort)
+		}
+	}
 }
+
+// bus is what the drive is attached to, given or not.
+func (d *Disk) bus(q35 bool) Bus {
+	switch {
+	case d.Bus != "":
+		return d.Bus
+	case d.Media != MediaCDROM:
+		return BusVirtio
+	case q35:
+		return BusSATA
+	default:
+		return BusVirtioSCSI
+	}
+}
+
+// IsEmpty is true for a cdrom drive without a medium.
+func (d *Disk) IsEmpty() bool { return d.Media == MediaCDROM && d.File == "" && d.NBD == nil }
+
+// IsMade tells whether maqet makes the disk's file, and may grow and delete it.
+func (d *Disk) IsMade() bool { return d.Size != 0 || d.Image != "" }
 
 // absolute is path against dir, cleaned; nothing stays nothing.
 func absolute(path, dir string) string {
@@ -190,6 +212,10 @@ func (vm *VirtualMachine) DeepCopy() *VirtualMachine {
 		s.Boot.Kernel = clone(s.Boot.Kernel)
 	}
 	s.Disks = slices.Clone(s.Disks)
+	for i := range s.Disks {
+		s.Disks[i].NBD = clone(s.Disks[i].NBD)
+		s.Disks[i].Throttle = clone(s.Disks[i].Throttle)
+	}
 	s.NICs = slices.Clone(s.NICs)
 	for i := range s.NICs {
 		if s.NICs[i].User = clone(s.NICs[i].User); s.NICs[i].User != nil {

@@ -332,6 +332,9 @@ func machinePlaces(vm *VirtualMachine) []string {
 		if d.Image != "" {
 			places = append(places, fmt.Sprintf("spec.disks[%d].image", i))
 		}
+		if d.NBD != nil {
+			places = append(places, fmt.Sprintf("spec.disks[%d].nbd", i))
+		}
 	}
 	for i, nic := range vm.Spec.NICs {
 		places = append(places, fmt.Sprintf("spec.nics[%d]", i), fmt.Sprintf("spec.nics[%d].model", i))

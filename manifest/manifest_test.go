@@ -73,7 +73,10 @@ func fullMachine() *VirtualMachine {
 			CPU:      &CPU{Topology: &Topology{Cores: 2}},
 			Memory:   &Memory{Size: 1 << 20},
 			Boot:     &Boot{Order: []string{"d"}, Kernel: &Kernel{Image: "k", Initrd: "../i"}},
-			Disks:    []Disk{{Name: "d", File: "d.raw", Format: FormatRaw}, {Name: "cd", File: "x.iso", Media: MediaCDROM}},
+			Disks: []Disk{
+				{Name: "d", File: "d.raw", Format: FormatRaw, NBD: &NBD{Unix: "s"}, Throttle: &Throttle{IOPS: 1}},
+				{Name: "cd", File: "x.iso", Media: MediaCDROM, NBD: &NBD{Host: "h"}, Throttle: &Throttle{BPS: 1}},
+			},
 			NICs: []NIC{{
 				Name: "n", MAC: "52:54:00:00:00:AA",
 				User: &UserNet{Forward: []string{"tcp::1:1"}}, Bridge: &BridgeNet{Name: "br0"},
@@ -229,6 +232,25 @@ func TestLoad_otherArchitecture_needsABoard(t *testing.T) {
 		got := loadFile(src, []byte(text), nil, "aarch64", newShapes()).faults.Error()
 		if strings.Contains(got, want) != refused || (got != "") != refused {
 			t.Errorf("%s\ngot %s", text, got)
+		}
+	}
+}
+
+func TestNBD_anyExport_readsBackFromItsURI(t *testing.T) {
+	for uri, want := range map[string]NBD{
+		"nbd+unix://?socket=/run/a.sock":         {Unix: "/run/a.sock"},
+		"nbd+unix:///a/b?socket=/run/x?socket=y": {Unix: "/run/x?socket=y", Export: "a/b"},
+		"nbd://10.0.0.1:10809":                   {Host: "10.0.0.1", Port: 10809},
+		"nbd://::1:1/a:b/c":                      {Host: "::1", Port: 1, Export: "a:b/c"},
+	} {
+		got, ok := ParseNBDURI(uri)
+		if !ok || got != want || want.URI() != uri {
+			t.Errorf("%s: read %+v, %v; written %s", uri, got, ok, want.URI())
+		}
+	}
+	for _, text := range []string{"", "/srv/x.raw", "nbd://host", "nbd://host:port", "nbd+unix:///x", "json:{}"} {
+		if got, ok := ParseNBDURI(text); ok {
+			t.Errorf("%q was read as %+v", text, got)
 		}
 	}
 }

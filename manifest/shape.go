@@ -79,7 +79,15 @@ func enumOf(t reflect.Type) *enum {
 	case reflect.TypeFor[DiskFormat]():
 		return &enum{allowed: []string{string(FormatQcow2), string(FormatRaw)}}
 	case reflect.TypeFor[Bus]():
-		return &enum{allowed: []string{string(BusVirtio), string(BusSATA)}, notYet: []string{"nvme", "usb", "virtio-scsi"}}
+		return &enum{allowed: []string{string(BusVirtio), string(BusVirtioSCSI), string(BusNVMe), string(BusSATA), string(BusUSB)}}
+	case reflect.TypeFor[CacheMode]():
+		return &enum{allowed: []string{string(CacheWriteback), string(CacheNone), string(CacheWritethrough), string(CacheDirectSync), string(CacheUnsafe)}}
+	case reflect.TypeFor[AIO]():
+		return &enum{allowed: []string{string(AIOThreads), string(AIONative), string(AIOIOUring)}}
+	case reflect.TypeFor[Discard]():
+		return &enum{allowed: []string{string(DiscardIgnore), string(DiscardUnmap)}}
+	case reflect.TypeFor[DetectZeroes]():
+		return &enum{allowed: []string{string(DetectZeroesOff), string(DetectZeroesOn), string(DetectZeroesUnmap)}}
 	case reflect.TypeFor[Media]():
 		return &enum{allowed: []string{string(MediaDisk), string(MediaCDROM)}}
 	case reflect.TypeFor[ShutdownMethod]():

@@ -125,10 +125,15 @@ func isForeignBreak(r rune) bool { return r == 0x85 || r == 0x2028 || r == 0x202
 func (w *walker) enum(n *yaml.Node, s *shape) bool {
 	allowed := quoteAll(s.enum.allowed)
 	for _, v := range s.enum.allowed {
-		if n.Value == v {
-			w.out = appendJSONString(w.out, v)
-			return true
+		if n.Value != v {
+			continue
 		}
+		if why := textTrap(n); why != "" {
+			w.fault(n, "must be a string: "+why, "quote it: "+quote(v))
+			return false
+		}
+		w.out = appendJSONString(w.out, v)
+		return true
 	}
 	for _, v := range s.enum.notYet {
 		if n.Value == v {

@@ -146,8 +146,8 @@ func (e *Engine) recreations(ctx context.Context, set *manifest.Set, opt ApplyOp
 			return nil, refuse(ErrNotFound, "the machine has no such disk", "name one of spec.disks")
 		}
 		d := vm.Spec.Disks[at]
-		if d.File != "" {
-			return nil, refuse(ErrNotFound, "its file is none of maqet's", "put another file in its place yourself")
+		if !d.IsMade() {
+			return nil, refuse(ErrNotFound, "its data is none of maqet's", "put other data in its place yourself")
 		}
 		obs := e.cfg.Ports.Observer.Observe(ctx, of.Machine, vm, driver.DepthGuest)
 		if obs.Presence != driver.Absent && obs.Presence != driver.Alive {

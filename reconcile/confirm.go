@@ -61,8 +61,8 @@ func (s Step) seen(obs driver.Observed) (message string, ok bool) {
 		return s.Why, obs.Ended == nil
 	case StepIdentity:
 		return "its identity is written", obs.Identity != nil
-	case StepCreateDisk, StepSetAside:
-		return s.seenDisk(obs.Files[s.Disk])
+	case StepCreateDisk, StepSetAside, StepGrowDisk, StepThrottleDisk:
+		return s.seenDisk(obs)
 	case StepStart:
 		return seenStart(obs)
 	case StepPowerdown, StepQuit, StepKill:
@@ -70,7 +70,7 @@ func (s Step) seen(obs driver.Observed) (message string, ok bool) {
 	case StepPause:
 		return "paused", obs.Guest == nil || obs.Guest.RunState != runRunning
 	case StepResume:
-		return "resumed", obs.Guest == nil || obs.Guest.RunState != runPaused && !startedPaused(&obs)
+		return seenResume(obs)
 	case StepClearIntent:
 		return s.Why, obs.Intent == nil
 	case StepTakeSnapshot:
@@ -106,13 +106,44 @@ func (s Step) remembered() string {
 	return "the hold is over: " + s.Why
 }
 
-// seenDisk is true for a disk that is there and of the image that it should be of,
-// and for one that was moved away, in whose place another may be.
-func (s Step) seenDisk(f driver.DiskFile) (string, bool) {
+// seenResume is true for a guest that runs on, and false for one whose disk has failed
+// again at once.
+func seenResume(obs driver.Observed) (message string, ok bool) {
+	if obs.Guest != nil && obs.Guest.RunState == runIOError {
+		return "it failed again at once: " + ioErrorWords(&obs), false
+	}
+	return "resumed", obs.Guest == nil || obs.Guest.RunState != runPaused && !startedPaused(&obs)
+}
+
+// seenDisk is seen for the steps that concern one disk. A new one is there and of the
+// image that it should be of; in the place of one that was moved away may be another.
+func (s Step) seenDisk(obs driver.Observed) (message string, ok bool) {
+	f := obs.Files[s.Disk]
 	if s.Kind == StepSetAside {
 		return "moved disk " + s.Disk + " aside", !f.Exists || f.Image != s.Digest
 	}
+	if s.Kind == StepGrowDisk {
+		return "grew disk " + s.Disk + ": " + s.Why, imageSize(&obs, s.Disk) >= s.Size.Bytes()
+	}
+	if s.Kind == StepThrottleDisk {
+		return "disk " + s.Disk + " is limited: " + s.Why, s.seenThrottle(obs)
+	}
 	return "created disk " + s.Disk + ": " + s.Why, f.Exists && (s.Digest == "" || f.Image == s.Digest)
+}
+
+// seenThrottle tells whether a drive has the limits that it should have. One that is
+// gone, or whose medium is, has none any more.
+func (s Step) seenThrottle(obs driver.Observed) bool {
+	if obs.Guest == nil || obs.Guest.Brief {
+		return true
+	}
+	iops, bps := s.Throttle.Limits()
+	for _, d := range obs.Guest.Disks {
+		if d.Name == s.Disk && !d.Empty {
+			return d.IOPS == iops && d.BPS == bps
+		}
+	}
+	return true
 }
 
 // told says what the process was told.
@@ -177,6 +208,10 @@ func (s Step) begins() string {
 		return "creating disk " + s.Disk
 	case StepSetAside:
 		return "moving disk " + s.Disk + " aside"
+	case StepGrowDisk:
+		return "growing disk " + s.Disk
+	case StepThrottleDisk:
+		return "limiting disk " + s.Disk
 	case StepStart:
 		return "starting"
 	case StepPowerdown:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/maqet/maqet/driver"
@@ -143,7 +144,8 @@ func (r *run) glance(ctx context.Context) (Desired, error) {
 // one that is about to be started takes longer than all the rest, and a running
 // QEMU tells the same right after: so that is left out where it decides nothing.
 func (r *run) look(ctx context.Context, want Desired) driver.Observed {
-	if len(want.Snapshots) > 0 || want.Machine.Restore != nil {
+	grows := slices.ContainsFunc(want.vm().Spec.Disks, isNVMe)
+	if len(want.Snapshots) > 0 || want.Machine.Restore != nil || grows {
 		return r.e.observe(ctx, r.name, want, driver.DepthFull)
 	}
 	obs := r.e.observe(ctx, r.name, want, driver.DepthGuest)

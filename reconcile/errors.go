@@ -19,7 +19,8 @@ var (
 	ErrImmutable = errors.New("the spec cannot be changed")
 	// ErrExists is a name that is taken.
 	ErrExists = errors.New("the object exists already")
-	// ErrInUse is an object that others need.
+	// ErrInUse is an object that others need, or a disk that a machine wants or a
+	// process has open.
 	ErrInUse = errors.New("the object is in use")
 	// ErrPruneGuard is a prune that would delete more than it may.
 	ErrPruneGuard = errors.New("refused to prune")

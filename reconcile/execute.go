@@ -96,10 +96,10 @@ func (x *execution) do(ctx context.Context, s Step) error {
 			x.want.Machine.UID = id.UID
 		}
 		return err
-	case StepCreateDisk:
-		return x.createDisk(ctx, s)
-	case StepSetAside:
-		return x.setAside(ctx, s)
+	case StepCreateDisk, StepSetAside, StepGrowDisk:
+		return x.workOnDisk(ctx, s)
+	case StepThrottleDisk:
+		return ports.Storage.ThrottleDisk(brief, x.want.vm(), s.Disk)
 	case StepStart:
 		return x.start(ctx, s)
 	case StepPowerdown, StepQuit, StepKill:
@@ -151,6 +151,17 @@ func (x *execution) recordEnd(ctx context.Context) error {
 	}
 	note(x.want.Machine)
 	return x.run.e.cfg.Ports.Records.ClearRun(ctx, x.run.name)
+}
+
+// workOnDisk executes the steps that change a disk's image.
+func (x *execution) workOnDisk(ctx context.Context, s Step) error {
+	if s.Kind == StepCreateDisk {
+		return x.createDisk(ctx, s)
+	}
+	if s.Kind == StepSetAside {
+		return x.setAside(ctx, s)
+	}
+	return x.run.e.cfg.Ports.Storage.GrowDisk(ctx, x.want.vm(), x.obs, s.Disk)
 }
 
 // createDisk makes a disk, and ends the word that it shall be made anew.

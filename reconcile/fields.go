@@ -73,13 +73,25 @@ var fieldTable = []Field{
 	{Path: "spec.boot.kernel.initrd", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.boot.kernel.cmdline", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.disks[].name", Class: ClassRestart, Seen: SeenQMP},
-	{Path: "spec.disks[].size", Class: ClassDataLoss, Seen: SeenImage},
+	{Path: "spec.disks[].size", Class: ClassLive, Seen: SeenImage},
 	{Path: "spec.disks[].image", Class: ClassDataLoss, Seen: SeenImage},
-	{Path: "spec.disks[].file", Class: ClassRestart, Seen: SeenQMP, live: liveDiskFile},
+	{Path: "spec.disks[].file", Class: ClassRestart, Seen: SeenQMP, live: liveDisk(liveFile)},
+	{Path: "spec.disks[].nbd.unix", Class: ClassRestart, Seen: SeenQMP, live: liveDisk(liveNBD(func(n *manifest.NBD) string { return n.Unix }))},
+	{Path: "spec.disks[].nbd.host", Class: ClassRestart, Seen: SeenQMP, live: liveDisk(liveNBD(func(n *manifest.NBD) string { return n.Host }))},
+	{Path: "spec.disks[].nbd.port", Class: ClassRestart, Seen: SeenQMP, live: liveDisk(liveNBD(func(n *manifest.NBD) string { return strconv.Itoa(n.Port) }))},
+	{Path: "spec.disks[].nbd.export", Class: ClassRestart, Seen: SeenQMP, live: liveDisk(liveNBD(func(n *manifest.NBD) string { return n.Export }))},
 	{Path: "spec.disks[].format", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.disks[].bus", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.disks[].media", Class: ClassRestart, Seen: SeenLaunch},
-	{Path: "spec.disks[].readOnly", Class: ClassRestart, Seen: SeenQMP, live: liveReadOnly, Absent: "false"},
+	{Path: "spec.disks[].readOnly", Class: ClassRestart, Seen: SeenQMP, live: liveDisk(liveReadOnly), Absent: "false"},
+	{Path: "spec.disks[].serial", Class: ClassRestart, Seen: SeenQMP, live: liveDisk(func(d *driver.GDisk) (string, bool) { return d.Serial, true })},
+	{Path: "spec.disks[].cache", Class: ClassRestart, Seen: SeenQMP, live: liveDisk(liveCache), Absent: string(manifest.CacheWriteback)},
+	{Path: "spec.disks[].aio", Class: ClassRestart, Seen: SeenLaunch, Absent: string(manifest.AIOThreads)},
+	{Path: "spec.disks[].discard", Class: ClassRestart, Seen: SeenLaunch, Absent: string(manifest.DiscardIgnore)},
+	{Path: "spec.disks[].detectZeroes", Class: ClassRestart, Seen: SeenQMP, live: liveDisk(liveDetectZeroes), Absent: string(manifest.DetectZeroesOff)},
+	{Path: "spec.disks[].ioThread", Class: ClassRestart, Seen: SeenQMP, live: liveDisk(liveIOThread), Absent: "false"},
+	{Path: "spec.disks[].throttle.iops", Class: ClassLive, Seen: SeenQMP, live: liveDisk(liveIOPS), Absent: noLimit},
+	{Path: "spec.disks[].throttle.bps", Class: ClassLive, Seen: SeenQMP, live: liveDisk(liveBPS), Absent: noLimit},
 	{Path: "spec.nics[].name", Class: ClassRestart, Seen: SeenQMP},
 	{Path: "spec.nics[].model", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.nics[].mac", Class: ClassRestart, Seen: SeenQMP, live: liveMAC},
@@ -172,25 +184,6 @@ func liveCPUModel(o *driver.Observed, _ string) (string, bool) {
 
 func liveMemory(o *driver.Observed, _ string) (string, bool) {
 	return manifest.Quantity(o.Guest.Memory).String(), o.Guest.Memory > 0
-}
-
-func liveDiskFile(o *driver.Observed, item string) (string, bool) {
-	for _, d := range o.Guest.Disks {
-		if d.Name == item {
-			// Other than an absolute path is QEMU's own notation.
-			return d.File, strings.HasPrefix(d.File, "/")
-		}
-	}
-	return "", false
-}
-
-func liveReadOnly(o *driver.Observed, item string) (string, bool) {
-	for _, d := range o.Guest.Disks {
-		if d.Name == item {
-			return strconv.FormatBool(d.ReadOnly), true
-		}
-	}
-	return "", false
 }
 
 func liveMAC(o *driver.Observed, item string) (string, bool) {

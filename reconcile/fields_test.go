@@ -74,8 +74,10 @@ func TestFields_classes_areAsPromised(t *testing.T) {
 			want = ClassMetadata
 		case f.Path == "spec.powerState":
 			want = ClassLive
-		case f.Path == "spec.disks[].size", f.Path == "spec.disks[].image":
+		case f.Path == "spec.disks[].image":
 			want = ClassDataLoss
+		case f.Path == "spec.disks[].size", strings.HasPrefix(f.Path, "spec.disks[].throttle."):
+			want = ClassLive
 		case strings.HasPrefix(f.Path, "spec.shutdown."), strings.HasPrefix(f.Path, "spec.readiness."), strings.HasPrefix(f.Path, "spec.onDelete."),
 			strings.HasPrefix(f.Path, "spec.snapshots."), f.Path == "spec.restartPolicy":
 			want = ClassNone
@@ -121,6 +123,24 @@ func TestGuestChanges_changedManifest_needsRestart(t *testing.T) {
 		{"disk removed", func(s *spec) { s.Disks = s.Disks[:1] }, []string{"spec.disks[iso] /srv/x.iso raw cdrom -> "}},
 		{"disk made read-only", func(s *spec) { s.Disks[0].ReadOnly = true }, []string{"spec.disks[root].readOnly false -> true"}},
 		{"disk file", func(s *spec) { s.Disks[1].File = "/srv/y.iso" }, []string{"spec.disks[iso].file /srv/x.iso -> /srv/y.iso"}},
+		{"disk on a server", func(s *spec) {
+			s.Disks[0].Size, s.Disks[0].NBD = 0, &manifest.NBD{Host: "storage", Port: 1, Export: "x"}
+		}, []string{
+			"spec.disks[root].nbd.host  -> storage", "spec.disks[root].nbd.port  -> 1", "spec.disks[root].nbd.export  -> x",
+		}},
+		{"serial number", func(s *spec) { s.Disks[0].Serial = "A-1" }, []string{"spec.disks[root].serial  -> A-1"}},
+		{"cache", func(s *spec) { s.Disks[0].Cache = manifest.CacheNone }, []string{"spec.disks[root].cache writeback -> none"}},
+		{"what absence means", func(s *spec) {
+			d := &s.Disks[0]
+			d.Cache, d.AIO, d.Discard, d.DetectZeroes = manifest.CacheWriteback, manifest.AIOThreads, manifest.DiscardIgnore, manifest.DetectZeroesOff
+		}, nil},
+		{"how it is read and written", func(s *spec) {
+			d := &s.Disks[0]
+			d.AIO, d.Discard, d.DetectZeroes, d.IOThread = manifest.AIOIOUring, manifest.DiscardUnmap, manifest.DetectZeroesOn, true
+		}, []string{
+			"spec.disks[root].aio threads -> io_uring", "spec.disks[root].discard ignore -> unmap",
+			"spec.disks[root].detectZeroes off -> on", "spec.disks[root].ioThread false -> true",
+		}},
 		{"nic removed", func(s *spec) { s.NICs = s.NICs[:1] }, []string{"spec.nics[dmz] virtio-net-pci -> "}},
 		{"address", func(s *spec) { s.NICs[1].MAC = "52:54:00:00:00:09" }, []string{"spec.nics[dmz].mac 52:54:00:aa:bb:cc -> 52:54:00:00:00:09"}},
 		{"forward", func(s *spec) { s.NICs[0].User.Forward = nil }, []string{`spec.nics[lan].user.forward ["tcp:127.0.0.1:2222:22","tcp:127.0.0.1:8080:80"] -> `}},
@@ -168,6 +188,8 @@ func TestGuestChanges_changedGuest_isDrift(t *testing.T) {
 		{"medium changed", func(o *driver.Observed) { o.Guest.Disks[1].File = "/tmp/other.iso" }, []string{"spec.disks[iso].file /tmp/other.iso -> /srv/x.iso"}},
 		{"file in QEMU's notation", func(o *driver.Observed) { o.Guest.Disks[1].File = "json:{}" }, nil},
 		{"became read-only", func(o *driver.Observed) { o.Guest.Disks[0].ReadOnly = true }, []string{"spec.disks[root].readOnly true -> false"}},
+		{"medium taken out", func(o *driver.Observed) { o.Guest.Disks[1].File, o.Guest.Disks[1].Empty = "", true }, []string{"spec.disks[iso].file  -> /srv/x.iso"}},
+		{"cache", func(o *driver.Observed) { o.Guest.Disks[0].Cache = "unsafe" }, []string{"spec.disks[root].cache unsafe -> writeback"}},
 		{"nic added", func(o *driver.Observed) { o.Guest.NICs = append(o.Guest.NICs, driver.GNIC{Name: "extra"}) }, []string{"spec.nics[extra] added to the running machine -> "}},
 		{"device removed", func(o *driver.Observed) { o.Guest.Devices = nil }, []string{"spec.devices[rng0]  -> virtio-rng-pci"}},
 		{"CPU model in QOM's words", func(o *driver.Observed) { o.Guest.CPUModel = "max-x86_64-cpu" }, nil},
@@ -246,32 +268,6 @@ func TestGuestChanges_extraDevicesOfTheUsersOwn_areNoDrift(t *testing.T) {
 	s.obs.Guest.Devices = append(s.obs.Guest.Devices, driver.GDevice{Name: "x"})
 	if got := guestChanges(&s.want.Machine.Object.Spec, &s.obs); len(got) != 0 {
 		t.Errorf("changes: %v", got)
-	}
-}
-
-func TestSizeChanges_otherSizeThanImage_isSaidAndNothingDone(t *testing.T) {
-	for _, c := range []struct {
-		name  string
-		size  manifest.Quantity
-		class Class
-	}{{"grown", 2 << 30, ClassRestart}, {"shrunk", 1 << 20, ClassDataLoss}} {
-		t.Run(c.name, func(t *testing.T) {
-			s := newScene().up().edit(func(s *manifest.VirtualMachineSpec) { s.Disks[0].Size = c.size })
-			s.opt.AllowRestart = true
-			p := s.plan()
-			if len(p.Steps) != 0 || len(p.Changes) != 1 || p.Changes[0].Class != c.class || !p.Changes[0].Pending {
-				t.Errorf("want one pending change of class %s and no step: %+v", c.class, p)
-			}
-			if len(p.Problems) != 1 || p.Problems[0].Reason != ReasonDiskSize || !p.Problems[0].Owed() {
-				t.Errorf("want one owed problem about the size: %+v", p.Problems)
-			}
-			status := StatusOf(s.want, s.obs, p, t0)
-			for _, cond := range status.Conditions {
-				if cond.Type == ConditionRestartRequired {
-					t.Errorf("a restart does not help, yet it is required: %+v", cond)
-				}
-			}
-		})
 	}
 }
 

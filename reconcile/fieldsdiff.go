@@ -2,7 +2,6 @@ package reconcile
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -139,14 +138,18 @@ func (c *comparison) values() {
 func (c *comparison) absentOnBothSides() {
 	for i := range c.obs.Guest.Disks {
 		name := c.obs.Guest.Disks[i].Name
-		path := "spec.disks[" + name + "].readOnly"
 		item := "spec.disks[" + name + "]"
-		if _, wanted := c.want[item+".name"]; !wanted || c.has(path) {
+		if _, wanted := c.want[item+".name"]; !wanted {
 			continue
 		}
-		order := fieldOrder["spec.disks[].readOnly"]
-		if ch, differs := c.value(&fieldTable[order], path, name, c.known && !c.bare[item]); differs {
-			c.add(order, ch)
+		for order := range fieldTable {
+			f := &fieldTable[order]
+			key, ofDisk := strings.CutPrefix(f.Path, "spec.disks[]")
+			if path := item + key; ofDisk && f.ofGuest() && f.Absent != "" && f.live != nil && !c.has(path) {
+				if ch, differs := c.value(f, path, name, c.known && !c.bare[item]); differs {
+					c.add(order, ch)
+				}
+			}
 		}
 	}
 	if path := "spec.cpu.count"; !c.has(path) && c.known {
@@ -243,37 +246,6 @@ func specItems(s *manifest.VirtualMachineSpec) map[string]string {
 		out[d.Name] = "devices"
 	}
 	return out
-}
-
-// sizeChanges compares the sizes of the disks that maqet makes with those of
-// their images. Nothing is done about a difference: images are not resized.
-func sizeChanges(want *manifest.VirtualMachineSpec, o *driver.Observed) ([]Change, []Problem) {
-	var changes []Change
-	var problems []Problem
-	for _, d := range want.Disks {
-		have := imageSize(o, d.Name)
-		if d.Size == 0 || have == 0 || have == d.Size.Bytes() {
-			continue
-		}
-		path := "spec.disks[" + d.Name + "].size"
-		is := manifest.Quantity(have)
-		ch := Change{Path: path, From: is.String(), To: d.Size.String(), Pending: true}
-		p := Problem{
-			Reason: ReasonDiskSize,
-			Hint:   fmt.Sprintf("set %s back to %s", path, is),
-		}
-		if d.Size > is {
-			ch.Class = ClassRestart
-			ch.Why = "growing an image is not supported yet; nothing is done, a restart does not help"
-			p.Message = fmt.Sprintf("disk %s is %s, its manifest says %s; an existing image is not grown", d.Name, is, d.Size)
-		} else {
-			ch.Class = ClassDataLoss
-			ch.Why = "shrinking an image would cut data off; nothing is done"
-			p.Message = fmt.Sprintf("disk %s is %s, its manifest says %s; an existing image is never shrunk", d.Name, is, d.Size)
-		}
-		changes, problems = append(changes, ch), append(problems, p)
-	}
-	return changes, problems
 }
 
 // imageSize is the virtual size of a disk; 0 when it is not known.

@@ -32,8 +32,8 @@ func Forecast(want Desired, obs driver.Observed, opt Options, now time.Time) []P
 	return plans
 }
 
-// after are the options for the pass after p: a restart stops a machine once,
-// and a machine that was started is not started again by the same word.
+// after are the options for the pass after p: a restart stops a machine once, and a
+// machine that was started or resumed is not once more by the same word.
 func (o Options) after(p Plan) Options {
 	for _, s := range p.Steps {
 		switch {
@@ -43,6 +43,8 @@ func (o Options) after(p Plan) Options {
 			o.Restart = false
 		case s.Kind == StepStart:
 			o.Start, o.Restart = false, false
+		case s.Kind == StepResume:
+			o.Resume = false
 		}
 	}
 	return o

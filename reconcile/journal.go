@@ -76,7 +76,7 @@ func (s Step) event(ended *driver.Ended) (kind, reason string) {
 		return endEvent(ended)
 	case StepIdentity:
 		return state.EventNormal, state.EventIdentity
-	case StepCreateDisk, StepSetAside:
+	case StepCreateDisk, StepSetAside, StepGrowDisk, StepThrottleDisk:
 		return s.diskEvent()
 	case StepStart:
 		return state.EventNormal, state.EventStarted
@@ -119,6 +119,12 @@ func (s Step) event(ended *driver.Ended) (kind, reason string) {
 func (s Step) diskEvent() (kind, reason string) {
 	if s.Kind == StepSetAside {
 		return state.EventNormal, state.EventDiskSetAside
+	}
+	if s.Kind == StepGrowDisk {
+		return state.EventNormal, state.EventDiskGrown
+	}
+	if s.Kind == StepThrottleDisk {
+		return state.EventNormal, state.EventDiskThrottled
 	}
 	return state.EventNormal, state.EventDiskCreated
 }
@@ -196,6 +202,7 @@ func (r *run) news(before []state.Condition) []state.Event {
 		{ConditionRecreateRequired, state.EventNormal, state.EventRecreateRequired, owed},
 		{ConditionDrifted, state.EventWarning, state.EventDrifted, owed},
 		{ConditionManifestInvalid, state.EventWarning, state.EventManifestInvalid, true},
+		{ConditionDiskSpaceLow, state.EventWarning, state.EventDiskSpaceLow, true},
 	} {
 		if c := conditionOf(now, news.condition); news.counts && c.Status == "True" && conditionOf(before, news.condition).Status != "True" {
 			r.happened(news.kind, news.reason, c.Message)

@@ -36,7 +36,7 @@ func newModel(want Desired, obs driver.Observed, now time.Time, bootID string) *
 	m.obs.Images = maps.Clone(obs.Images)
 	if obs.Guest != nil {
 		g := *obs.Guest
-		g.Jobs = slices.Clone(g.Jobs)
+		g.Jobs, g.Disks = slices.Clone(g.Jobs), slices.Clone(g.Disks)
 		m.obs.Guest = &g
 	}
 	return m
@@ -59,10 +59,8 @@ func (m *model) doHost(s Step) {
 		m.obs.Ended, m.obs.Launched, m.obs.Intent = nil, nil, nil
 	case StepIdentity:
 		m.identify()
-	case StepCreateDisk:
-		m.createDisk(s.Disk)
-	case StepSetAside:
-		delete(m.obs.Files, s.Disk)
+	case StepCreateDisk, StepSetAside, StepGrowDisk, StepThrottleDisk:
+		m.workOnDisk(s)
 	case StepStart:
 		m.start(s.Paused)
 		m.startFrom(s)
@@ -130,7 +128,7 @@ func (m *model) doRecord(s Step) {
 	case StepCreateDisk:
 		rec.Recreate = maps.Clone(rec.Recreate)
 		delete(rec.Recreate, s.Disk)
-	case StepRecordEnd, StepSetAside, StepPowerdown, StepQuit, StepKill, StepPause, StepResume, StepClearIntent, StepDeleteSnapshot, StepLoadSnapshot:
+	case StepRecordEnd, StepSetAside, StepGrowDisk, StepThrottleDisk, StepPowerdown, StepQuit, StepKill, StepPause, StepResume, StepClearIntent, StepDeleteSnapshot, StepLoadSnapshot:
 	}
 }
 
@@ -211,6 +209,22 @@ func (m *model) identify() {
 		}
 	}
 	m.obs.Identity = &id
+}
+
+// workOnDisk is what the steps do that concern one disk.
+func (m *model) workOnDisk(s Step) {
+	if s.Kind == StepCreateDisk {
+		m.createDisk(s.Disk)
+	}
+	if s.Kind == StepSetAside {
+		delete(m.obs.Files, s.Disk)
+	}
+	if s.Kind == StepGrowDisk {
+		m.growDisk(s.Disk, s.Size)
+	}
+	if s.Kind == StepThrottleDisk {
+		m.throttleDisk(s.Disk, s.Throttle)
+	}
 }
 
 func (m *model) createDisk(name string) {

@@ -55,10 +55,8 @@ func (m *model) guest(spec *manifest.VirtualMachineSpec, id driver.Identity) *dr
 	if spec.Memory != nil {
 		g.Memory = spec.Memory.Size.Bytes()
 	}
-	for _, d := range spec.Disks {
-		g.Disks = append(g.Disks, driver.GDisk{
-			Name: d.Name, File: d.File, Format: string(d.Format), ReadOnly: d.ReadOnly, Size: m.obs.Files[d.Name].Size,
-		})
+	for i := range spec.Disks {
+		g.Disks = append(g.Disks, m.drive(&spec.Disks[i]))
 	}
 	for _, n := range spec.NICs {
 		g.NICs = append(g.NICs, driver.GNIC{Name: n.Name, Model: n.Model, MAC: cmp.Or(n.MAC, id.MACs[n.Name])})
@@ -67,6 +65,70 @@ func (m *model) guest(spec *manifest.VirtualMachineSpec, id driver.Identity) *dr
 		g.Devices = append(g.Devices, driver.GDevice{Name: d.Name, Driver: d.Driver})
 	}
 	return g
+}
+
+// drive is what QMP would say of a drive.
+func (m *model) drive(d *manifest.Disk) driver.GDisk {
+	g := driver.GDisk{
+		Name: d.Name, File: d.File, Format: string(d.Format), ReadOnly: d.ReadOnly, Size: m.obs.Files[d.Name].Size,
+		Serial: d.Serial, Empty: d.IsEmpty(),
+	}
+	if d.Bus == manifest.BusNVMe {
+		g.Driver = string(d.Bus)
+	}
+	if d.NBD != nil {
+		g.File = d.NBD.URI()
+	}
+	if d.IOThread {
+		g.IOThread = d.Name + ".iothread"
+	}
+	if !g.Empty {
+		g.IOPS, g.BPS = d.Throttle.Limits()
+		g.Cache = string(cmp.Or(d.Cache, manifest.CacheWriteback))
+		g.DetectZeroes = string(cmp.Or(d.DetectZeroes, manifest.DetectZeroesOff))
+	}
+	return g
+}
+
+// growDisk makes a disk larger, in QEMU's eyes too.
+func (m *model) growDisk(name string, size manifest.Quantity) {
+	f := m.obs.Files[name]
+	f.Size = size.Bytes()
+	m.obs.Files[name] = f
+	if d := m.driveOf(name); d != nil {
+		d.Size = size.Bytes()
+	}
+}
+
+// throttleDisk sets the limits of a drive.
+func (m *model) throttleDisk(name string, t *manifest.Throttle) {
+	if d := m.driveOf(name); d != nil {
+		d.IOPS, d.BPS = t.Limits()
+	}
+	if m.obs.Launched == nil {
+		return
+	}
+	l := *m.obs.Launched
+	l.Spec.Disks = slices.Clone(l.Spec.Disks)
+	for i := range l.Spec.Disks {
+		if d := &l.Spec.Disks[i]; d.Name == name {
+			d.Throttle = t
+		}
+	}
+	m.obs.Launched = &l
+}
+
+// driveOf is a drive that the model's QEMU has; nil when there is none.
+func (m *model) driveOf(name string) *driver.GDisk {
+	if m.obs.Guest == nil {
+		return nil
+	}
+	for i := range m.obs.Guest.Disks {
+		if d := &m.obs.Guest.Disks[i]; d.Name == name {
+			return d
+		}
+	}
+	return nil
 }
 
 // modelMachine stands for asking the binary what an alias means.

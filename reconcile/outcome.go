@@ -53,7 +53,7 @@ func (r Result) Outcome() Outcome {
 // Owed tells that a problem is something still owed, rather than a fault.
 func (p Problem) Owed() bool {
 	switch p.Reason {
-	case ReasonSnapshotPending, ReasonDiskSize, ReasonHeld:
+	case ReasonSnapshotPending, ReasonHeld:
 		return true
 	default:
 		return false

@@ -211,6 +211,18 @@ func TestCreateSnapshot_methodFollowsTheMachine(t *testing.T) {
 	})
 }
 
+func TestCreateSnapshot_besideNVMe_isOfDisksUnlessSaid(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.apply(ApplyOptions{}, newVM("web", onNVMe))
+		for _, method := range []manifest.SnapshotMethod{"", manifest.SnapshotFull} {
+			if _, err := w.engine.CreateSnapshot(w.Context(), SnapshotRequest{VM: "web", Name: "a" + strings.ToLower(string(method)), Method: method}); err != nil {
+				t.Error(err)
+			}
+		}
+		w.expectCalls("web create root", "web start", "web take a Disk", "web take afull Full", "web finish afull")
+	})
+}
+
 func TestCreateSnapshot_fails_isNotRemembered(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.apply(ApplyOptions{}, newVM("web"))

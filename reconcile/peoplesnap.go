@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/manifest"
@@ -79,6 +80,15 @@ func snapshotExists(name, vm string) error {
 	}
 }
 
+// runningMethod is the method for a running machine where none is said: with memory,
+// unless it has a disk beside which QEMU cannot save that.
+func runningMethod(g *driver.Guest) manifest.SnapshotMethod {
+	if g != nil && slices.ContainsFunc(g.Disks, func(d driver.GDisk) bool { return d.Driver == "nvme" }) {
+		return manifest.SnapshotDisk
+	}
+	return manifest.SnapshotFull
+}
+
 // newSnapshot is the record of a snapshot to take; its method follows from
 // whether the machine runs.
 func (e *Engine) newSnapshot(ctx context.Context, want Desired, req SnapshotRequest) (*state.Snapshot, error) {
@@ -89,7 +99,7 @@ func (e *Engine) newSnapshot(ctx context.Context, want Desired, req SnapshotRequ
 	method := req.Method
 	switch {
 	case obs.Presence == driver.Alive:
-		method = cmp.Or(method, manifest.SnapshotFull)
+		method = cmp.Or(method, runningMethod(obs.Guest))
 	case obs.Presence != driver.Absent:
 		return nil, &Error{
 			Object: "vm/" + req.VM, Op: "take a snapshot of", Err: ErrProblem,

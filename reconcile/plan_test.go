@@ -81,8 +81,14 @@ func TestPlanMachine_absent_startsOrSaysWhyNot(t *testing.T) {
 		{"image missing", newScene(func(s *manifest.VirtualMachineSpec) {
 			s.Disks = []manifest.Disk{{Name: "iso", File: "/srv/x.iso", Media: manifest.MediaCDROM}}
 		}), "!DiskMissing", PhasePending},
+		{"server missing", newScene(func(s *manifest.VirtualMachineSpec) {
+			s.Disks = []manifest.Disk{{Name: "data", NBD: &manifest.NBD{Unix: "/run/x.sock"}}}
+		}), "!DiskMissing", PhasePending},
+		{"empty drive", newScene(func(s *manifest.VirtualMachineSpec) {
+			s.Disks = []manifest.Disk{{Name: "tray", Media: manifest.MediaCDROM}}
+		}), "identity; start;", PhasePending},
 		{"image unreadable", newScene().with(func(s *scene) { s.obs.Files["root"] = driver.DiskFile{Err: "permission denied"} }), "!DiskUnknown", PhasePending},
-		{"size grown", newScene().up().down(driver.EndStopped).recorded().edit(func(s *manifest.VirtualMachineSpec) { s.Disks[0].Size *= 2 }), "start; !DiskSize", PhasePending},
+		{"size grown", newScene().up().down(driver.EndStopped).recorded().edit(func(s *manifest.VirtualMachineSpec) { s.Disks[0].Size *= 2 }), "start;", PhasePending},
 		{"machine type changed", newScene().up().down(driver.EndStopped).recorded().edit(func(s *manifest.VirtualMachineSpec) { s.Machine.Type = "pc" }), "identity; start;", PhasePending},
 		{"unwanted by all", newScene().with(func(s *scene) { s.want.Machine = nil }), "", PhaseStopped},
 	})

@@ -30,7 +30,7 @@ func (p *planner) imageChanges() []imageChange {
 	var found []imageChange
 	for _, d := range p.spec.Disks {
 		f := p.obs.Files[d.Name]
-		if d.File != "" || !f.Exists {
+		if !d.IsMade() || !f.Exists {
 			continue
 		}
 		to, known := p.wantedImage(d)
@@ -180,7 +180,7 @@ func (p *planner) lost() (again []manifest.Disk, ok bool) {
 	ok = true
 	for _, d := range p.spec.Disks {
 		f := p.obs.Files[d.Name]
-		if d.File != "" || !f.Lost {
+		if !d.IsMade() || !f.Lost {
 			continue
 		}
 		image := p.obs.Images[d.Image]

@@ -92,14 +92,14 @@ func (p *planner) runWords() string {
 
 // converge plans for a guest that shall live on.
 func (p *planner) converge() {
-	sizes, problems := sizeChanges(p.spec, &p.obs)
-	p.plan.Problems = append(p.plan.Problems, problems...)
 	owed, unmet := p.split(guestChanges(p.spec, &p.obs))
 	p.notAsStarted(unmet)
+	grow, later := p.sizes()
+	owed = append(owed, later...)
 	for i := range owed {
 		owed[i].Pending = !p.opt.AllowRestart
 	}
-	p.plan.Changes = append(append(p.plan.Changes, owed...), sizes...)
+	p.plan.Changes = append(owed, p.plan.Changes...)
 	images := p.imageChanges()
 	p.showImages(images)
 	said := anew(images)
@@ -114,6 +114,10 @@ func (p *planner) converge() {
 		p.stop(driver.IntentRestart, fmt.Sprintf("%s needs a restart, which is allowed", owed[0].Path))
 		return
 	}
+	for _, s := range grow {
+		p.step(s)
+	}
+	p.throttles()
 	p.runState()
 	p.snapshots()
 }
@@ -144,8 +148,7 @@ func (p *planner) runState() {
 		p.starting()
 	case runSaveVM, runFinishMigrate:
 	case runIOError:
-		p.problem(ReasonIOError, "QEMU stopped the guest because a disk failed",
-			"make room or repair the storage, then run maqet qmp "+p.plan.Machine+" cont")
+		p.ioError(paused)
 	case runRestoreVM:
 		if jobRunning(g, "snapshot-load") {
 			return

@@ -27,16 +27,24 @@ func (p *planner) absent() {
 		p.restoreAbsent()
 		return
 	}
-	sizes, problems := sizeChanges(p.spec, &p.obs)
-	p.plan.Changes = append(p.plan.Changes, sizes...)
-	p.plan.Problems = append(p.plan.Problems, problems...)
+	grow, _ := p.sizes()
 	images := p.imageChanges()
 	p.showImages(images)
+	said := anew(images)
+	starts := p.power != manifest.PowerStopped && !p.opt.Stop && p.mayStart()
+	for _, s := range grow {
+		// What QEMU can grow it grows once it runs: then a failure stops no start. What
+		// is made anew has the new size then.
+		disk := func(d manifest.Disk) bool { return d.Name == s.Disk && (!starts || isNVMe(d)) }
+		if slices.ContainsFunc(p.spec.Disks, disk) && !slices.ContainsFunc(disksOf(said), disk) {
+			p.step(s)
+		}
+	}
 	switch {
-	case p.power != manifest.PowerStopped && !p.opt.Stop && p.mayStart():
-		p.start(anew(images))
-	case p.plan.Wait == nil && p.ready(disksOf(anew(images))):
-		p.recreate(anew(images))
+	case starts:
+		p.start(said)
+	case p.plan.Wait == nil && p.ready(disksOf(said)):
+		p.recreate(said)
 	}
 	p.snapshots()
 }
@@ -118,15 +126,16 @@ func (p *planner) disksToCreate() (creates []manifest.Disk, ok bool) {
 	for _, d := range p.spec.Disks {
 		f := p.obs.Files[d.Name]
 		switch {
+		case d.IsEmpty():
 		case f.Err != "":
 			ok = false
 			p.problem(ReasonDiskUnknown, fmt.Sprintf("disk %s could not be looked at: %s", d.Name, f.Err),
-				"see whether "+cmp.Or(f.Path, d.File)+" can be read and has the format that the manifest says")
+				"see whether "+cmp.Or(f.Path, d.File)+" can be read and is what the manifest says")
 		case f.Exists:
-		case d.Size == 0 && d.Image == "":
+		case !d.IsMade():
 			ok = false
-			p.problem(ReasonDiskMissing, fmt.Sprintf("disk %s: there is no file %s", d.Name, d.File),
-				"make the file or correct spec.disks["+d.Name+"].file")
+			p.problem(ReasonDiskMissing, fmt.Sprintf("disk %s: there is no %s", d.Name, missing(&d, f)),
+				"make it or correct spec.disks["+d.Name+"]")
 		case p.replaced(d):
 			creates = append(creates, d)
 		case p.ran() || slices.Contains(p.rec.StartedDisks, d.Name):
@@ -139,6 +148,14 @@ func (p *planner) disksToCreate() (creates []manifest.Disk, ok bool) {
 		}
 	}
 	return creates, ok
+}
+
+// missing says what a disk lacks.
+func missing(d *manifest.Disk, f driver.DiskFile) string {
+	if d.NBD != nil {
+		return "server at " + cmp.Or(f.Path, d.NBD.URI())
+	}
+	return "file " + d.File
 }
 
 // ran tells that just this spec was started before, so that all of its disks

@@ -49,11 +49,16 @@ type Records interface {
 	Forget(ctx context.Context, name string, deleteDisks bool) (keptAt string, err error)
 }
 
-// Storage creates disks.
+// Storage makes and changes disks.
 type Storage interface {
 	// CreateDisk makes the image of a disk that has a size; an existing file is
 	// never touched and is no error.
 	CreateDisk(ctx context.Context, vm *manifest.VirtualMachine, disk string) error
+	// GrowDisk makes a disk as large as its size, through the QEMU that obs shows or
+	// in its absence. It never makes one smaller.
+	GrowDisk(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, disk string) error
+	// ThrottleDisk sets the limits of a drive of a running machine.
+	ThrottleDisk(ctx context.Context, vm *manifest.VirtualMachine, disk string) error
 }
 
 // Snapshots takes, deletes and restores snapshots.
@@ -85,4 +90,5 @@ type Ports struct {
 	Snapshots Snapshots
 	Images    Images
 	Overlays  Overlays
+	Inventory Inventory
 }

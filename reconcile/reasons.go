@@ -11,6 +11,7 @@ const (
 	ConditionHeld             = "Held"
 	ConditionManifestInvalid  = "ManifestInvalid"
 	ConditionIOError          = "IOError"
+	ConditionDiskSpaceLow     = "DiskSpaceLow"
 	ConditionUnresponsive     = "Unresponsive"
 )
 
@@ -34,7 +35,7 @@ const (
 	ReasonDiskMissing = "DiskMissing"
 	// ReasonDiskUnknown is an image file that could not be looked at.
 	ReasonDiskUnknown = "DiskUnknown"
-	// ReasonDiskSize is an image of another size than the manifest's.
+	// ReasonDiskSize is an image that is larger than its manifest says.
 	ReasonDiskSize = "DiskSize"
 	// ReasonDiskTooSmall is a disk that would be smaller than the image it is made of.
 	ReasonDiskTooSmall = "DiskTooSmall"
@@ -75,6 +76,8 @@ const (
 	// ReasonNotAsStarted is a guest that differs from the manifest although its QEMU
 	// was started for it, so that starting it again would not help.
 	ReasonNotAsStarted = "NotAsStarted"
+	// ReasonNearlyFull is a filesystem on which disks may soon find no space.
+	ReasonNearlyFull = "FilesystemNearlyFull"
 	// ReasonHeld is a delete that waits for a hold.
 	ReasonHeld = "Held"
 )

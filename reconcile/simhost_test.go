@@ -159,7 +159,7 @@ func (h *simHost) Observe(ctx context.Context, name string, vm *manifest.Virtual
 	obs.Files, obs.Snapshots = maps.Clone(obs.Files), maps.Clone(obs.Snapshots)
 	if obs.Guest != nil {
 		g := *obs.Guest
-		g.Jobs = slices.Clone(g.Jobs)
+		g.Jobs, g.Disks = slices.Clone(g.Jobs), slices.Clone(g.Disks)
 		g.Brief = depth == driver.DepthBrief
 		obs.Guest = &g
 	}

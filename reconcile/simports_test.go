@@ -185,6 +185,54 @@ func (h *simHost) CreateDisk(ctx context.Context, vm *manifest.VirtualMachine, d
 	return nil
 }
 
+func (h *simHost) GrowDisk(ctx context.Context, vm *manifest.VirtualMachine, _ driver.Observed, disk string) error {
+	name := vm.Metadata.Name
+	if err := h.call(ctx, "%s grow %s", name, disk); err != nil {
+		return err
+	}
+	there, err := h.reach(ctx, name)
+	if err != nil {
+		return err
+	}
+	h.touch(name, func(m *simMachine) {
+		i := slices.IndexFunc(vm.Spec.Disks, func(d manifest.Disk) bool { return d.Name == disk })
+		switch f := m.obs.Files[disk]; {
+		case i < 0 || !f.Exists:
+			err = fmt.Errorf("there is no disk %s", disk)
+		case there && m.obs.Guest == nil:
+			err = errors.New("it has ended")
+		case f.Size > vm.Spec.Disks[i].Size.Bytes():
+			err = errors.New("it would shrink")
+		default:
+			m.growDisk(disk, vm.Spec.Disks[i].Size)
+		}
+	})
+	return err
+}
+
+func (h *simHost) ThrottleDisk(ctx context.Context, vm *manifest.VirtualMachine, disk string) error {
+	name := vm.Metadata.Name
+	if err := h.call(ctx, "%s throttle %s", name, disk); err != nil {
+		return err
+	}
+	there, err := h.reach(ctx, name)
+	if !there || err != nil {
+		return errors.Join(errors.New("it does not run"), err)
+	}
+	h.touch(name, func(m *simMachine) {
+		if m.driveOf(disk) == nil {
+			err = fmt.Errorf("QEMU has no disk %s", disk)
+			return
+		}
+		for _, d := range vm.Spec.Disks {
+			if d.Name == disk {
+				m.throttleDisk(disk, d.Throttle)
+			}
+		}
+	})
+	return err
+}
+
 func (h *simHost) TakeSnapshot(ctx context.Context, vm *manifest.VirtualMachine, _ driver.Observed, req driver.SnapshotIntent) error {
 	name := vm.Metadata.Name
 	if err := h.call(ctx, "%s take %s %s", name, req.Tag, req.Method); err != nil {

@@ -168,6 +168,14 @@ func (p *simProcess) CreateDisk(ctx context.Context, vm *manifest.VirtualMachine
 	})
 }
 
+func (p *simProcess) GrowDisk(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, disk string) error {
+	return p.do(ctx, "grow-disk", vm.Metadata.Name, func(ctx context.Context) error { return p.simHost.GrowDisk(ctx, vm, obs, disk) })
+}
+
+func (p *simProcess) ThrottleDisk(ctx context.Context, vm *manifest.VirtualMachine, disk string) error {
+	return p.do(ctx, "throttle-disk", vm.Metadata.Name, func(ctx context.Context) error { return p.simHost.ThrottleDisk(ctx, vm, disk) })
+}
+
 func (p *simProcess) TakeSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) error {
 	name := vm.Metadata.Name
 	return p.do(ctx, "snapshot", name, func(ctx context.Context) error {

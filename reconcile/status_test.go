@@ -170,7 +170,7 @@ func TestForecast_showsAllPassesUntilSettled(t *testing.T) {
 }
 
 func TestProblems_eachReason_isInOneList(t *testing.T) {
-	owed := []string{ReasonSnapshotPending, ReasonDiskSize, ReasonHeld}
+	owed := []string{ReasonSnapshotPending, ReasonHeld}
 	for _, reason := range []string{
 		ReasonStuck, ReasonStarting, ReasonIOError, ReasonGuestFailed, ReasonRunState, ReasonIdentityLost, ReasonDiskLost,
 		ReasonDiskMissing, ReasonDiskUnknown, ReasonDiskSize, ReasonSnapshotPending, ReasonSnapshotFailed, ReasonSnapshotStuck,

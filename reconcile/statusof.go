@@ -179,7 +179,7 @@ func conditionsOf(want Desired, obs *driver.Observed, plan Plan, s Status, opt O
 	if len(plan.Problems) > 0 {
 		add(ConditionStalled, plan.Problems[0].Reason, problemWords(plan.Problems))
 	}
-	if owed := changePaths(plan, func(c Change) bool { return c.Pending && c.Class == ClassRestart && !isSizePath(c.Path) }); owed != "" {
+	if owed := changePaths(plan, func(c Change) bool { return c.Pending && c.Class == ClassRestart }); owed != "" {
 		add(ConditionRestartRequired, "ChangesPending", owed+": apply with --allow-restart, or restart it")
 	}
 	if lost := changePaths(plan, func(c Change) bool { return c.Pending && isImagePath(c.Path) }); lost != "" {
@@ -194,9 +194,7 @@ func conditionsOf(want Desired, obs *driver.Observed, plan Plan, s Status, opt O
 	if m := want.Machine; m != nil && m.Invalid != nil {
 		add(ConditionManifestInvalid, "LastGoodKept", m.Invalid.Message)
 	}
-	if obs.Guest != nil && obs.Guest.RunState == runIOError {
-		add(ConditionIOError, ReasonIOError, "QEMU stopped the guest because a disk failed")
-	}
+	diskConditions(want.Machine, obs, add)
 	if s.Phase == PhaseUnresponsive {
 		add(ConditionUnresponsive, cmp.Or(obs.Reason, driver.ReasonNoAnswer), obs.Message)
 	}
@@ -210,11 +208,6 @@ func conditionsOf(want Desired, obs *driver.Observed, plan Plan, s Status, opt O
 // isImagePath tells a change that costs a disk.
 func isImagePath(path string) bool {
 	return strings.HasPrefix(path, "spec.disks[") && strings.HasSuffix(path, ".image")
-}
-
-// isSizePath tells a change that no restart brings about.
-func isSizePath(path string) bool {
-	return strings.HasPrefix(path, "spec.disks[") && strings.HasSuffix(path, ".size")
 }
 
 func readyCondition(rec *state.Machine, obs *driver.Observed, s Status, opt Options, now time.Time) state.Condition {

@@ -51,6 +51,10 @@ const (
 	StepCreateDisk StepKind = "create-disk"
 	// StepSetAside moves a disk that is to be made anew to the kept ones.
 	StepSetAside StepKind = "set-aside-disk"
+	// StepGrowDisk makes a disk larger, through QEMU or in its absence.
+	StepGrowDisk StepKind = "grow-disk"
+	// StepThrottleDisk sets the limits of a drive of a running QEMU.
+	StepThrottleDisk StepKind = "throttle-disk"
 	// StepStart starts QEMU.
 	StepStart StepKind = "start"
 	// StepPowerdown asks the guest to end.
@@ -98,15 +102,18 @@ const (
 // Step is one thing to do now.
 type Step struct {
 	Kind StepKind `json:"kind"`
-	// Disk is the disk of StepCreateDisk and StepSetAside, Snapshot the tag of the
-	// snapshot steps. A StepStart with a tag starts the machine as that snapshot's
-	// record says.
+	// Disk is the disk of the disk steps, Snapshot the tag of the snapshot steps. A
+	// StepStart with a tag starts the machine as that snapshot's record says.
 	Disk string `json:"disk,omitempty"`
 	// Image is the Image object that StepCreateDisk makes the disk of, Digest the
 	// image that it is of then, or that the disk of StepSetAside was of.
 	Image    string `json:"image,omitempty"`
 	Digest   string `json:"digest,omitempty"`
 	Snapshot string `json:"snapshot,omitempty"`
+	// Size is the size that StepGrowDisk brings about.
+	Size manifest.Quantity `json:"size,omitempty"`
+	// Throttle are the limits of StepThrottleDisk; nil for none.
+	Throttle *manifest.Throttle `json:"throttle,omitempty"`
 	// Slot is the time that a schedule named for StepScheduleSnapshot.
 	Slot time.Time `json:"slot,omitzero"`
 	// Method is the method of StepTakeSnapshot.
@@ -189,6 +196,9 @@ type Options struct {
 	Start bool
 	// Restart is an asked-for restart: the plan stops the machine once.
 	Restart bool
+	// Resume lets a guest run on that QEMU stopped because its disk failed. It is a
+	// person's word, and good for one try.
+	Resume bool
 	// Stop ends the process whatever its power state should be, and leaves it so
 	// for as long as the option lasts. Nothing remembers it.
 	Stop bool

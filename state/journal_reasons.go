@@ -31,6 +31,14 @@ const (
 	EventImagePullFailed = "ImagePullFailed"
 	// EventRecreateRequired is a disk that was made of another image than it should be.
 	EventRecreateRequired = "RecreateRequired"
+	// EventDiskGrown is a disk that was made larger.
+	EventDiskGrown = "DiskGrown"
+	// EventDiskThrottled is a drive whose limits were set.
+	EventDiskThrottled = "DiskThrottled"
+	// EventDiskDeleted is a stored disk that a person deleted.
+	EventDiskDeleted = "DiskDeleted"
+	// EventDiskAdopted is a stored disk, or a folder of them, that a person gave to a machine.
+	EventDiskAdopted = "DiskAdopted"
 	// EventStarted is a QEMU that was started and answered.
 	EventStarted = "Started"
 	// EventPoweringOff is a guest that was asked to power off.
@@ -55,6 +63,8 @@ const (
 	EventDrifted = "Drifted"
 	// EventManifestInvalid is a manifest that cannot be used any more.
 	EventManifestInvalid = "ManifestInvalid"
+	// EventDiskSpaceLow is a filesystem on which disks may soon find no space.
+	EventDiskSpaceLow = "DiskSpaceLow"
 	// EventSaving is a snapshot with memory that was begun.
 	EventSaving = "SavingSnapshot"
 	// EventSnapshotTaken is a snapshot that is there.
@@ -99,9 +109,10 @@ func Reasons() []string {
 	return []string{
 		EventCreated, EventConfigured, EventPruned, EventDeleting, EventDeleted,
 		EventHeld, EventReleased, EventHoldEnded,
-		EventIdentity, EventDiskCreated, EventDiskSetAside, EventImagePulled, EventImagePullFailed, EventRecreateRequired, EventStarted, EventPoweringOff, EventQuitting, EventKilled,
+		EventIdentity, EventDiskCreated, EventDiskSetAside, EventImagePulled, EventImagePullFailed, EventRecreateRequired,
+		EventDiskGrown, EventDiskThrottled, EventDiskDeleted, EventDiskAdopted, EventStarted, EventPoweringOff, EventQuitting, EventKilled,
 		EventPaused, EventResumed, EventCancelled, EventReady, EventNotReady,
-		EventRestartRequired, EventDrifted, EventManifestInvalid,
+		EventRestartRequired, EventDrifted, EventManifestInvalid, EventDiskSpaceLow,
 		EventSaving, EventSnapshotTaken, EventSnapshotDeleted, EventSnapshotForgotten,
 		EventSnapshotDue, EventSnapshotExpired, EventRestoring, EventRestored, EventRestoreFailed,
 		EventStopped, EventGuestPowerOff, EventSignal, EventCrash, EventPanic, EventWatchdog, EventQuit, EventHostReboot, EventStartFailed,

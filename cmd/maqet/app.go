@@ -87,7 +87,11 @@ func (a *app) rooms() (*rooms, error) {
 	r.prober = qemu.NewProber(where, table, r.locks)
 	r.images = disk.New(disk.Config{Timing: table, Log: r.log})
 	r.imageStore = imagestore.New(imagestore.Config{Layout: where, Timing: table, Locks: r.locks, Images: r.images, Log: r.log, Who: r.who})
-	r.driver = qemu.New(qemu.Config{Layout: where, Timing: table, Locks: r.locks, Prober: r.prober, Images: r.images, Log: r.log, Who: r.who, Bus: qemu.FindBus(a.env.getenv, a.env.uid == 0)})
+	kinds := disk.Kinds{disk.Made{Images: r.images}, disk.File{Images: r.images}, disk.Device{Images: r.images}, disk.NBD{}}
+	r.driver = qemu.New(qemu.Config{
+		Layout: where, Timing: table, Locks: r.locks, Prober: r.prober, Images: r.images, Kinds: kinds, Log: r.log, Who: r.who,
+		Bus: qemu.FindBus(a.env.getenv, a.env.uid == 0),
+	})
 	a.built = r
 	return r, nil
 }
@@ -165,7 +169,9 @@ func (a *app) engineWith(change func(*reconcile.Config)) (*reconcile.Engine, err
 	}
 	d := r.driver
 	cfg := reconcile.Config{
-		Ports: reconcile.Ports{Locker: d, Observer: d, Power: d, Records: d, Storage: d, Snapshots: d, Images: r.imageStore, Overlays: d},
+		Ports: reconcile.Ports{
+			Locker: d, Observer: d, Power: d, Records: d, Storage: d, Snapshots: d, Images: r.imageStore, Overlays: d, Inventory: d,
+		},
 		Store: reconcile.StoreOf(r.store), Timing: r.timing, Log: r.log, Who: r.who, BootID: r.bootID, Journal: r.journal,
 		Live: reconcile.WatchLock{Locks: r.locks, Layout: r.layout}.Live,
 	}

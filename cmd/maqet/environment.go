@@ -16,8 +16,8 @@ type environment struct {
 	getenv func(string) string
 	home   string
 	uid    int
-	// outTTY and errTTY tell whether a person looks at the stream.
-	outTTY, errTTY bool
+	// inTTY, outTTY and errTTY tell whether a person is at the stream.
+	inTTY, outTTY, errTTY bool
 	// size is the columns and rows of stderr's terminal; zero where unknown.
 	size func() (columns, rows int)
 }
@@ -31,7 +31,7 @@ func stdEnvironment() environment {
 	return environment{
 		in: os.Stdin, out: os.Stdout, err: os.Stderr,
 		getenv: os.Getenv, home: home, uid: os.Getuid(),
-		outTTY: isTerminal(os.Stdout), errTTY: isTerminal(os.Stderr),
+		inTTY: isTerminal(os.Stdin), outTTY: isTerminal(os.Stdout), errTTY: isTerminal(os.Stderr),
 		size: func() (int, int) { return terminalSize(os.Stderr) },
 	}
 }

@@ -138,8 +138,8 @@ func TestResultOutcome_problems_areFailuresUnlessOwed(t *testing.T) {
 		want   int
 	}{
 		"fine":  {reconcile.Result{}, exitDone},
-		"owed":  {with(reconcile.ReasonDiskSize), exitPending},
-		"wrong": {with(reconcile.ReasonDiskSize, "NoAnswer"), exitFailed},
+		"owed":  {with(reconcile.ReasonHeld), exitPending},
+		"wrong": {with(reconcile.ReasonHeld, "NoAnswer"), exitFailed},
 		"error": {reconcile.Result{Err: &qmp.Error{}}, exitRefused},
 	}
 	for name, tt := range tests {

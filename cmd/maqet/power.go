@@ -140,6 +140,8 @@ func worse(ctx context.Context, a, b error) error {
 type powerVerb struct {
 	use, short, long, example string
 	state                     manifest.PowerState
+	// resume lets run on what QEMU stopped because a disk failed.
+	resume bool
 }
 
 func newStart(a *app) *cobra.Command {
@@ -165,9 +167,12 @@ written unless the manifest itself wants the machine paused.`,
 
 func newResume(a *app) *cobra.Command {
 	return newPowerCommand(a, powerVerb{
-		use: "resume VM...", short: "Let paused machines run on", state: manifest.PowerRunning,
+		use: "resume VM...", short: "Let paused machines run on", state: manifest.PowerRunning, resume: true,
 		long: `Let the vCPUs of paused machines run. A hold that kept the machine paused ends;
-one is written when the manifest itself wants it paused or stopped.`,
+one is written when the manifest itself wants it paused or stopped.
+
+A guest that QEMU stopped because its disk failed or was full (IOError) runs on only
+by this command: make room or mend the storage first.`,
 		example: "  maqet resume web",
 	})
 }
@@ -179,7 +184,7 @@ func newPowerCommand(a *app, v powerVerb) *cobra.Command {
 		Args: someMachines, ValidArgsFunction: completeMachines(a, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			request := powerRequest{state: v.state, hold: hold}
-			return setPower(cmd.Context(), a, target{}, args, request, reconcile.Options{Start: v.state == manifest.PowerRunning})
+			return setPower(cmd.Context(), a, target{}, args, request, reconcile.Options{Start: v.state == manifest.PowerRunning, Resume: v.resume})
 		},
 	}
 	hold.add(cmd)

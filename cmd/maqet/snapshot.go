@@ -34,8 +34,9 @@ func newSnapshotCreate(a *app) *cobra.Command {
 		Short: "Take a snapshot",
 		Long: `Take a snapshot inside the machine's qcow2 disks. Full, the default for a running
 machine, holds its memory too and pauses it while it is written; Disk holds the
-disks only and does not pause. A stopped machine has no memory, so its snapshots
-are of method Disk. Every disk that the guest can write must be qcow2.`,
+disks only and does not pause. A stopped machine has no memory, and QEMU cannot save
+that of one with a disk on nvme, so their snapshots are of method Disk. Every disk
+that the guest can write must be qcow2.`,
 		Example: "  maqet snapshot create web before-upgrade\n  maqet snapshot create web nightly --method Disk",
 		Args:    exactArgs("a machine", "a name"), ValidArgsFunction: completeMachines(a, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -56,7 +57,7 @@ are of method Disk. Every disk that the guest can write must be qcow2.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&method, "method", "", "`METHOD`: Disk or Full (default: Full when running, Disk when stopped)")
+	cmd.Flags().StringVar(&method, "method", "", "`METHOD`: Disk or Full (default: Full when running, Disk when stopped or with a disk on nvme)")
 	cmd.Flags().DurationVar(&deadline, "deadline", 0, "give up after this long (default: the snapshot timeout)")
 	return cmd
 }

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/maqet/maqet/internal/durable"
 )
@@ -27,8 +26,8 @@ func (i *Images) SetAside(ctx context.Context, path, toDir string) error {
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if found := holders(path); len(found) > 0 {
-		return &Error{Path: path, Op: op, Err: fmt.Errorf("%w by %s", ErrInUse, strings.Join(found, ", ")), Hint: "stop the machine first"}
+	if found := Holders(path); len(found) > 0 {
+		return &Error{Path: path, Op: op, Err: fmt.Errorf("%w by %s", ErrInUse, HolderWords(found)), Hint: "stop the machine first"}
 	}
 	if err := os.MkdirAll(toDir, 0o700); err != nil {
 		return fail(path, op, err)
@@ -48,7 +47,3 @@ func (i *Images) SetAside(ctx context.Context, path, toDir string) error {
 	i.log.InfoContext(ctx, "disk set aside", "from", path, "to", to)
 	return nil
 }
-
-// OpenedBy names the processes that have one of the files open, as "name (pid N)",
-// as far as /proc shows them. It is for caution: that nobody is found proves nothing.
-func OpenedBy(paths ...string) []string { return holders(paths...) }

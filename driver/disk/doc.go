@@ -1,6 +1,6 @@
-// Package disk makes image files and changes those that no QEMU has open, all
-// through qemu-img: creation, information, offline snapshots, and what becomes
-// of a deleted machine's folder.
+// Package disk knows where the data of disks is. It makes image files and changes
+// those that no QEMU has open, all through qemu-img: creation, growth, information,
+// offline snapshots, and what becomes of a deleted machine's folder.
 //
 // # Basics
 //
@@ -8,6 +8,30 @@
 //	err := images.Create(ctx, "/var/lib/maqet/disks/web/root.qcow2", 20<<30)
 //	info, err := images.InfoAs(ctx, "/var/lib/maqet/disks/web/root.qcow2", "qcow2")
 //	err = images.CreateSnapshot(ctx, map[string]string{"root": info.Path}, "before-upgrade")
+//
+// # Kinds of storage
+//
+// Where a disk's data is decides its [Kind]: [Made] for the images that maqet makes,
+// [File], [Device] and [NBD]. [Kinds] is the list of those that there are. It is a
+// plain value, which cmd/maqet builds and hands to the driver, so that two drivers
+// in one process may know different kinds.
+//
+// To add one:
+//
+//  1. Give manifest.Disk the key that names the storage, if no key there is does
+//     ([NBD] has a key of its own, [Device] shares one with [File]), and refuse in the
+//     manifest's validation what can never work.
+//  2. Write the type. Holds tells from the manifest alone which disks are of the
+//     kind; of two kinds that hold the same disk the first in the list counts.
+//     Source gives the options of QEMU's block node, with every driver named, and
+//     looks at nothing: the command line must come out the same each time. Its
+//     Name has to be what QEMU says in query-named-block-nodes. Look says how the
+//     storage is and never fails: what keeps it from being used goes into
+//     DiskFile.Err. It bounds what it waits for.
+//  3. If maqet makes the storage and can resize it, add the methods of [Maker].
+//  4. Put it into the list in cmd/maqet.
+//
+// The example NewKind is a whole kind, and runs with the tests.
 //
 // # Promises
 //

@@ -45,6 +45,9 @@ var ErrSnapshotExists = errors.New("the snapshot exists already")
 // ErrNotQcow2 is wrapped when an image cannot hold internal snapshots.
 var ErrNotQcow2 = errors.New("the image is not qcow2")
 
+// ErrShrink is wrapped when an image would lose what lies beyond its new end.
+var ErrShrink = errors.New("an image is never shrunk")
+
 // ErrBitmaps is wrapped when dirty bitmaps forbid reverting an image.
 var ErrBitmaps = errors.New("the image has dirty bitmaps")
 

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -119,9 +118,9 @@ func (i *Images) idleFolder(ctx context.Context, op, dir string) (string, error)
 	if err != nil {
 		return "", fail(dir, op, err)
 	}
-	if found := holders(files...); len(found) > 0 {
+	if found := Holders(files...); len(found) > 0 {
 		return "", &Error{
-			Path: dir, Op: op, Err: fmt.Errorf("%w by %s", ErrInUse, strings.Join(found, ", ")),
+			Path: dir, Op: op, Err: fmt.Errorf("%w by %s", ErrInUse, HolderWords(found)),
 			Hint: "stop the machine first",
 		}
 	}

@@ -358,7 +358,7 @@ func holdOpen(t *testing.T, path string) (release func()) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "qemu-io has the image open", func() bool { return len(holders(path)) == 1 && locked(t, path) })
+	eventually(t, "qemu-io has the image open", func() bool { return len(Holders(path)) == 1 && locked(t, path) })
 	return func() {
 		_ = stdin.Close()
 		_ = cmd.Wait()

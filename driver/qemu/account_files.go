@@ -28,7 +28,7 @@ func (d *Driver) handOver(vm *manifest.VirtualMachine, a *account) error {
 	name := vm.Metadata.Name
 	paths := []string{d.layout.DiskDir(name)}
 	for i := range vm.Spec.Disks {
-		if disk := &vm.Spec.Disks[i]; disk.Size > 0 || disk.Image != "" {
+		if disk := &vm.Spec.Disks[i]; disk.IsMade() {
 			paths = append(paths, d.layout.Disk(name, disk.Name))
 		}
 	}

@@ -62,7 +62,10 @@
 // to the highest that was ever given out is there at each start, so removing one
 // device moves no other. The ports lie on pcie.0 at device numbers 4 to 0x17. machine.hotplugPorts adds free ports behind those. On
 // the pc board devices sit on pci.0 at a recorded device number. SATA drives sit
-// at a recorded port of the q35 board's own AHCI controller.
+// at a recorded port of the q35 board's own AHCI controller, virtio-scsi drives at a
+// recorded target of "maqet.scsi", and USB drives, each behind a bridge of its own, at
+// a recorded port of "maqet.usb". These two controllers are PCI devices with a place
+// of their own, and there when a drive needs them.
 //
 // A device whose properties name bus or addr is placed by its author: it gets no
 // slot, and neither of the two is added.
@@ -70,7 +73,7 @@
 // # Names
 //
 // Everything maqet adds carries a dot, which a name in a manifest cannot, so the
-// two never clash: "maqet.port.3", "maqet.qmp", "root.file", "lan.net". A disk's
+// two never clash: "maqet.port.3", "maqet.qmp", "root.file", "root.bot", "lan.net". A disk's
 // format node and its drive are called like the disk, a network card like the nic.
 //
 // # How QEMU is confined

@@ -31,6 +31,8 @@ type Config struct {
 	Prober *Prober
 	// Images works on the image files of stopped machines.
 	Images *disk.Images
+	// Kinds are the kinds of storage that disks may have.
+	Kinds disk.Kinds
 	// Log gets what changed; nil discards.
 	Log *slog.Logger
 	// Who is written into records that name who began something, such as "apply
@@ -48,6 +50,7 @@ type Driver struct {
 	locks  *filelock.Manager
 	prober *Prober
 	images *disk.Images
+	kinds  disk.Kinds
 	log    *slog.Logger
 	who    string
 	bus    Bus
@@ -69,7 +72,7 @@ func New(cfg Config) *Driver {
 		log = slog.New(slog.DiscardHandler)
 	}
 	d := &Driver{
-		layout: cfg.Layout, timing: cfg.Timing, locks: cfg.Locks, prober: cfg.Prober, images: cfg.Images,
+		layout: cfg.Layout, timing: cfg.Timing, locks: cfg.Locks, prober: cfg.Prober, images: cfg.Images, kinds: cfg.Kinds,
 		log: log, who: cfg.Who, bus: cfg.Bus, now: time.Now,
 		proc: procfs{"/proc"}, children: newChildren(), helpers: bridgeHelpers(),
 	}
@@ -117,26 +120,6 @@ func (d *Driver) Known(ctx context.Context) ([]string, error) {
 		}
 	}
 	return names, ctx.Err()
-}
-
-// CreateDisk makes the image of a disk that has a size. An existing file is never
-// touched, and is no error.
-func (d *Driver) CreateDisk(ctx context.Context, vm *manifest.VirtualMachine, disk string) error {
-	for i := range vm.Spec.Disks {
-		want := &vm.Spec.Disks[i]
-		switch {
-		case want.Name != disk:
-			continue
-		case want.Size == 0:
-			return fail("create disk "+disk+" of", vm.Metadata.Name, errors.New("it has no size, so its file is not maqet's to make"), "make "+want.File)
-		default:
-			if err := d.ofNoImage(vm.Metadata.Name, disk); err != nil {
-				return fail("create disk "+disk+" of", vm.Metadata.Name, err, "")
-			}
-			return d.images.Create(ctx, d.layout.Disk(vm.Metadata.Name, disk), want.Size)
-		}
-	}
-	return fail("create disk "+disk+" of", vm.Metadata.Name, errors.New("the machine has no such disk"), "name one of spec.disks")
 }
 
 // checkName refuses what is no name of a machine, and the name that stands for

@@ -120,23 +120,40 @@ func (c *check) checkCPU() {
 
 // checkDisks checks that the board has what the drives are attached to.
 func (c *check) checkDisks() {
-	sata := 0
+	units := map[manifest.Bus]int{}
 	q35 := (&manifest.Machine{Type: c.board.Name}).IsQ35()
 	for i, d := range c.vm.Spec.Disks {
 		path := fmt.Sprintf("spec.disks[%d]", i)
+		units[d.Bus]++
 		switch {
 		case d.Bus == manifest.BusSATA && !q35:
 			c.find(path+".bus", fmt.Sprintf("board %s has no SATA controller", c.board.Name), sataHint)
-		case d.Bus == manifest.BusSATA:
-			if sata++; sata > sataPorts {
-				c.find(path+".bus", fmt.Sprintf("%q is sata drive number %d", d.Name, sata), fullHint(driver.SlotSATA))
-			}
-		case c.family() == driver.FamilyNone:
+			continue
+		case d.Bus == manifest.BusSATA && units[d.Bus] > sataPorts:
+			c.find(path+".bus", fmt.Sprintf("%q is sata drive number %d", d.Name, units[d.Bus]), fullHint(driver.SlotSATA))
+			continue
+		case d.Bus != manifest.BusSATA && c.family() == driver.FamilyNone:
 			c.find(path, noPCIMessage(diskDriver(d), c.board.Name), noPCIHint)
-		case !c.host.Devices[diskDriver(d)]:
-			c.find(path+".bus", fmt.Sprintf("%s was built without %s", c.host.Binary, diskDriver(d)), "use another QEMU")
+			continue
+		}
+		for _, name := range diskDrivers(d) {
+			if !c.host.Devices[name] {
+				c.find(path+".bus", fmt.Sprintf("%s was built without %s", c.host.Binary, name), "use another bus, or another QEMU")
+			}
 		}
 	}
+}
+
+// diskDrivers are all the devices that a drive needs.
+func diskDrivers(d manifest.Disk) []string {
+	names := []string{diskDriver(d)}
+	for _, c := range controllers(&manifest.VirtualMachine{Spec: manifest.VirtualMachineSpec{Disks: []manifest.Disk{d}}}) {
+		names = append(names, c.driver)
+	}
+	if d.Bus == manifest.BusUSB {
+		names = append(names, "usb-bot")
+	}
+	return names
 }
 
 // checkNICs checks the models of network cards.

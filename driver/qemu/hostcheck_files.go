@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	disks "github.com/maqet/maqet/driver/disk"
 )
 
 // checkFiles finds files that are not there or may not be used. It opens none:
@@ -19,8 +21,11 @@ func (c *check) checkFiles() {
 		}
 	}
 	for i, d := range c.vm.Spec.Disks {
-		if d.File != "" {
+		switch {
+		case d.File != "":
 			c.checkFile(fmt.Sprintf("spec.disks[%d].file", i), d.File, true, !d.ReadOnly)
+		case d.NBD != nil && d.NBD.Unix != "":
+			c.checkSocket(fmt.Sprintf("spec.disks[%d].nbd", i), d.NBD.Unix)
 		}
 	}
 }
@@ -41,6 +46,10 @@ func (c *check) checkFile(path, file string, disk, write bool) {
 		return
 	}
 	block := info.Mode()&fs.ModeDevice != 0 && info.Mode()&fs.ModeCharDevice == 0
+	if disk && block != disks.IsDevicePath(file) {
+		c.findDevice(path, file, block)
+		return
+	}
 	if !info.Mode().IsRegular() && (!disk || !block) {
 		c.find(path, fmt.Sprintf("%s is no file (%s)", file, info.Mode().Type()), "name a file")
 		return
@@ -59,5 +68,30 @@ func (c *check) checkFile(path, file string, disk, write bool) {
 			hint += "; a disk that is only read is readOnly: true"
 		}
 		c.find(path, fmt.Sprintf("%s cannot be %s: %v", file, verb, err), hint)
+	}
+}
+
+// findDevice tells of a device that is named like a file, or the other way round.
+func (c *check) findDevice(path, file string, block bool) {
+	if block {
+		c.find(path, file+" is a block device", "name it by its path below /dev")
+		return
+	}
+	c.find(path, file+" is no block device", "below /dev only block devices can be disks; keep image files elsewhere")
+}
+
+// checkSocket checks the socket of a server.
+func (c *check) checkSocket(path, socket string) {
+	info, err := os.Stat(socket)
+	switch {
+	case err != nil:
+		c.find(path, fmt.Sprintf("the socket %s cannot be looked at: %v", socket, bare(err)), "start the server, or correct the path")
+	case info.Mode()&fs.ModeSocket == 0:
+		c.find(path, fmt.Sprintf("%s is no socket (%s)", socket, info.Mode().Type()), "name the socket that the server listens on")
+	default:
+		// Whoever connects needs the right to write.
+		if err := c.account.access(socket, unix.W_OK); err != nil {
+			c.find(path, fmt.Sprintf("%s cannot be connected to: %v", socket, err), "change the socket's permissions, or the user that QEMU runs as")
+		}
 	}
 }

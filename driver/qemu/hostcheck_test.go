@@ -44,6 +44,8 @@ func TestCheck_whatTheHostCannotDo_isFoundAtItsField(t *testing.T) {
 		{"bridge", manifest.VirtualMachineSpec{NICs: []manifest.NIC{{Name: "lan", Bridge: &manifest.BridgeNet{Name: "br-none"}}}}, "spec.nics[0].bridge.name", "no bridge", "ip link add br-none type bridge"},
 		{"bridge that is none", manifest.VirtualMachineSpec{NICs: []manifest.NIC{{Name: "lan", Bridge: &manifest.BridgeNet{Name: "lo"}}}}, "spec.nics[0].bridge.name", "but no bridge", "port of"},
 		{"disk without PCI", manifest.VirtualMachineSpec{Machine: isapc, Disks: []manifest.Disk{sized("root")}}, "spec.disks[0]", "no PCI bus", "q35"},
+		{"usb disk without PCI", manifest.VirtualMachineSpec{Machine: isapc, Disks: []manifest.Disk{onBus("root", manifest.BusUSB)}}, "spec.disks[0]", "no PCI bus", "q35"},
+		{"sata disk on pc", manifest.VirtualMachineSpec{Machine: pc, Disks: []manifest.Disk{onBus("root", manifest.BusSATA)}}, "spec.disks[0].bus", "no SATA", "virtio-scsi"},
 		{"sata on pc", manifest.VirtualMachineSpec{Machine: pc, Disks: []manifest.Disk{{Name: "cd", File: image, Media: manifest.MediaCDROM, Bus: manifest.BusSATA}}}, "spec.disks[0].bus", "no SATA", "virtio"},
 		{"accelerator unknown", manifest.VirtualMachineSpec{Emulator: &manifest.Emulator{Accelerators: []string{"kwm"}}}, "spec.emulator.accelerators[0]", "kwm", `"kvm"`},
 		{"accelerator not compiled in", manifest.VirtualMachineSpec{Emulator: &manifest.Emulator{Accelerators: []string{"xen"}}}, "spec.emulator.accelerators[0]", "built without", "kvm and tcg"},
@@ -71,6 +73,26 @@ func TestCheck_whatTheHostCannotDo_isFoundAtItsField(t *testing.T) {
 				t.Errorf("finding is %+v, want one at %s that says %q and %q", got, tt.path, tt.says, tt.hint)
 			}
 		})
+	}
+}
+
+func TestCheck_qemuWithoutTheDevicesOfABus_isFound(t *testing.T) {
+	for bus, missing := range map[manifest.Bus][]string{
+		manifest.BusVirtioSCSI: {"scsi-hd", "virtio-scsi-pci"}, manifest.BusUSB: {"qemu-xhci", "usb-bot"},
+		manifest.BusNVMe: {"nvme"}, manifest.BusSATA: {"ide-hd"}, manifest.BusVirtio: {"virtio-blk-pci"},
+	} {
+		for _, name := range missing {
+			t.Run(string(bus)+" "+name, func(t *testing.T) {
+				p, host := testProber(t), testHost()
+				delete(host.Devices, name)
+				spec := boardQ35.spec(onBus("root", bus))
+				spec.Emulator = &manifest.Emulator{Binary: fakeHost(t, p, host)}
+				_, findings, err := p.Check(t.Context(), testVM("web", spec))
+				if err != nil || len(findings) != 1 || findings[0].Path != "spec.disks[0].bus" || !strings.Contains(findings[0].Msg, "built without "+name) {
+					t.Errorf("error %v, findings %+v", err, findings)
+				}
+			})
+		}
 	}
 }
 
@@ -161,8 +183,8 @@ func TestCheck_realQEMU_goldens_haveNoFindings(t *testing.T) {
 	realHost(t)
 	p := testProber(t)
 	for _, c := range argvCases() {
-		if c.arm || c.tap {
-			continue // no such QEMU, no such bridge
+		if c.arm || c.tap || c.elsewhere {
+			continue // no such QEMU, no such bridge, no such server
 		}
 		t.Run(c.name, func(t *testing.T) {
 			in := realInput(t, c, testHost())

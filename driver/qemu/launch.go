@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/driver/disk"
 	"github.com/maqet/maqet/driver/qmp"
 	"github.com/maqet/maqet/internal/layout"
 	"github.com/maqet/maqet/manifest"
@@ -84,6 +85,7 @@ func (d *Driver) start(ctx context.Context, req driver.StartRequest) (int, *driv
 	}
 	defer talk.close()
 	scope.end()
+	d.limitStarted(ctx, vm, talk)
 	return l.child.pid, l.look(ctx, talk), nil
 }
 
@@ -101,7 +103,7 @@ func (d *Driver) compose(ctx context.Context, req driver.StartRequest) (*manifes
 	if err != nil {
 		return nil, Command{}, nil, err
 	}
-	cmd, err := Render(RenderInput{VM: vm, Identity: id, Host: host, Layout: d.layout, Paused: req.Paused})
+	cmd, err := Render(RenderInput{VM: vm, Identity: id, Host: host, Layout: d.layout, Kinds: d.kinds, Paused: req.Paused})
 	if err != nil {
 		return nil, Command{}, nil, err
 	}
@@ -174,6 +176,9 @@ func (l *launch) verdict(ctx context.Context, given error, ended bool, cause err
 	last := lastLine(d.layout.QEMULog(l.name), l.record.LogOffset)
 	switch {
 	case ended:
+		if image, complaint := lockedImage(d.layout.QEMULog(l.name), l.record.LogOffset); image != "" {
+			return l.inUse(image, &driver.StartError{Exit: l.child.words(), LastLine: complaint})
+		}
 		return &driver.LifecycleError{
 			VM: l.name, Op: "start", Refused: true, Err: &driver.StartError{Exit: l.child.words(), LastLine: last}, Hint: l.advice(ctx),
 		}
@@ -187,6 +192,20 @@ func (l *launch) verdict(ctx context.Context, given error, ended bool, cause err
 	default:
 		return cause
 	}
+}
+
+// inUse says who has the image that QEMU could not lock.
+func (l *launch) inUse(image string, start *driver.StartError) error {
+	what := "the image " + image
+	for i := range l.vm.Spec.Disks {
+		d := &l.vm.Spec.Disks[i]
+		src, err := l.driver.kinds.Source(d, l.driver.layout.Disk(l.name, d.Name))
+		if err == nil && src.Path == image {
+			what = "disk " + d.Name + " (" + image + ")"
+		}
+	}
+	held := disk.InUse(image, fmt.Errorf("%w: %w", disk.ErrInUse, start))
+	return &driver.LifecycleError{VM: l.name, Op: "start", Refused: true, Err: fmt.Errorf("%s: %w", what, held.Err), Hint: held.Hint}
 }
 
 // advice is what a check of the machine against this host finds. It is not made

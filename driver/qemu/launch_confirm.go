@@ -83,6 +83,7 @@ func (l *launch) look(ctx context.Context, t *talk) *driver.Observed {
 	}
 	o.take(found)
 	o.hold(found)
+	t.q.tune(o.specs()...)
 	guest, err := t.q.answers(ctx, d, t.conn)
 	if err != nil {
 		return nil

@@ -40,6 +40,7 @@ func TestStart_pausedMachine_isConfirmedAndSeenInFull(t *testing.T) {
 		CPUModel: "max-x86_64-cpu", Memory: 32 << 20,
 		Disks: []driver.GDisk{{
 			Name: "root", File: r.layout.Disk("web", "root"), Format: "qcow2", Driver: "virtio-blk-pci", Size: 64 << 20,
+			Cache: "writeback", DetectZeroes: "off", IOStatus: "ok",
 		}},
 		NICs:    []driver.GNIC{{Name: "lan", Model: "virtio-net-pci", MAC: "52:54:00:aa:bb:cc"}},
 		Devices: []driver.GDevice{{Name: "rng0", Driver: "virtio-rng-pci"}},
@@ -47,8 +48,13 @@ func TestStart_pausedMachine_isConfirmedAndSeenInFull(t *testing.T) {
 	if diff := cmp.Diff(want, o.Guest); diff != "" {
 		t.Errorf("guest (-want +got):\n%s", diff)
 	}
-	wantFiles := map[string]driver.DiskFile{"root": {Path: r.layout.Disk("web", "root"), Exists: true, Size: 64 << 20, Format: "qcow2"}}
-	if diff := cmp.Diff(wantFiles, o.Files); diff != "" {
+	wantFiles := map[string]driver.DiskFile{"root": {Path: r.layout.Disk("web", "root"), Exists: true, Kind: "qcow2", Size: 64 << 20, Format: "qcow2"}}
+	root := o.Files["root"]
+	if root.Allocated <= 0 || root.Free <= 0 || root.Total < root.Free || root.Filesystem == 0 {
+		t.Errorf("its filesystem was not looked at: %+v", root)
+	}
+	root.Allocated, root.Free, root.Total, root.Filesystem = 0, 0, 0, 0
+	if diff := cmp.Diff(wantFiles, map[string]driver.DiskFile{"root": root}); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)
 	}
 	if o.Ready || !o.SnapshotsKnown || o.Launched == nil || o.Launched.Generation != 7 {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/driver/disk"
+	"github.com/maqet/maqet/driver/qmp"
 	"github.com/maqet/maqet/internal/filelock"
 	"github.com/maqet/maqet/internal/layout"
 	"github.com/maqet/maqet/internal/timing"
@@ -45,7 +46,7 @@ func rigAt(t testing.TB, l layout.Layout) *rig {
 	locks := filelock.New()
 	r := &rig{t: t, Driver: New(Config{
 		Layout: l, Timing: table, Locks: locks, Prober: NewProber(l, table, locks),
-		Images: disk.New(disk.Config{Timing: table}), Who: "test",
+		Images: disk.New(disk.Config{Timing: table}), Kinds: testKinds(), Who: "test",
 	})}
 	t.Cleanup(r.endAll)
 	return r
@@ -124,6 +125,15 @@ func (r *rig) observe(vm *manifest.VirtualMachine, depth driver.Depth, want driv
 		r.t.Fatalf("presence = %s (%s: %s), want %s", o.Presence, o.Reason, o.Message, want)
 	}
 	return o
+}
+
+// ask asks a machine's QEMU one thing.
+func (r *rig) ask(name, command string, args, result any) {
+	r.t.Helper()
+	err := r.Visit(r.t.Context(), name, func(ctx context.Context, c *qmp.Conn) error { return c.Do(ctx, command, args, result) })
+	if err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 // childOf is the process of a machine that this rig has started.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"regexp"
 	"slices"
 )
 
@@ -152,6 +153,20 @@ func lastWordsOf(path string, from int64) []byte {
 func lastLine(path string, from int64) string {
 	words := lastWords{tail: bytes.TrimRight(lastWordsOf(path, from), "\x00")}
 	return words.line()
+}
+
+// lockQuestion is what QEMU asks below its complaint about an image that it could not
+// lock.
+var lockQuestion = regexp.MustCompile(`(?s)(Failed to get (?:shared )?"[a-z ]+" lock)\nIs another process using the image \[(.*)\]\?`)
+
+// lockedImage is the image that QEMU says another process has, and the complaint; both
+// are empty when it says no such thing.
+func lockedImage(path string, from int64) (image, complaint string) {
+	m := lockQuestion.FindSubmatch(lastWordsOf(path, from))
+	if m == nil {
+		return "", ""
+	}
+	return string(m[2]), string(m[1])
 }
 
 // rotateAll keeps the logs of a machine small. It is called by whoever holds the

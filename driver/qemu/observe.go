@@ -121,6 +121,17 @@ func (o *observation) take(l *look) {
 	}
 }
 
+// specs are what the machine should be and what it was launched as, as far as known.
+func (o *observation) specs() (all []*manifest.VirtualMachineSpec) {
+	if o.vm != nil {
+		all = append(all, &o.vm.Spec)
+	}
+	if o.Launched != nil {
+		all = append(all, &o.Launched.Spec)
+	}
+	return all
+}
+
 // ask asks QEMU.
 func (o *observation) ask(ctx context.Context, l *look) (again bool) {
 	o.awayReady(ctx, l)
@@ -136,6 +147,7 @@ func (o *observation) ask(ctx context.Context, l *look) (again bool) {
 		return o.spoiled(err) || o.silent(ctx, l, nil, err)
 	}
 	defer func() { _ = conn.Close() }() // everything asked was answered, or is given up
+	q.tune(o.specs()...)
 	guest, err := q.answers(ctx, o.driver, conn)
 	if err != nil {
 		return o.spoiled(err) || o.silent(ctx, l, conn, err)
@@ -153,7 +165,7 @@ func (o *observation) hear(ctx context.Context, l *look, conn *qmp.Conn, guest *
 	}
 	o.Presence, o.Guest = driver.Alive, guest
 	o.Reason, o.Message, o.Hint = "", "", ""
-	o.aliveFiles()
+	o.aliveFiles(ctx)
 	if !l.confirmed && l.standing == standingOurs {
 		// Whoever started it was cut off before it could say so.
 		if err := o.driver.markConfirmed(o.Name); err != nil {

@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/driver/qmp"
+	"github.com/maqet/maqet/manifest"
 )
 
 // questions are what QEMU is asked, all in one write together with the handshake,
@@ -32,7 +32,7 @@ type questions struct {
 		Base int64 `json:"base-memory"`
 	}
 	cpus    cpuQuestions
-	drives  []drive
+	drives  []blockDrive
 	devices []qomItem
 	jobs    []jobReply
 
@@ -40,32 +40,11 @@ type questions struct {
 	// uuid comes last: when that is the answer to the last question, no answer to
 	// another one was lost or too many.
 	all []*qmp.Call
-	// state and who ask for status and uuid.
-	state, who *qmp.Call
-}
-
-// drive is a drive of a device, with the block node in it.
-type drive struct {
-	// Device is the name of the device, or the path of the part of it that has the drive.
-	Device string `json:"qdev"`
-	// Inserted is nil without a medium.
-	Inserted *struct {
-		Driver   string `json:"drv"`
-		ReadOnly bool   `json:"ro"`
-		File     string `json:"file"`
-		Image    struct {
-			Size      int64 `json:"virtual-size"`
-			Snapshots []struct {
-				Name        string `json:"name"`
-				VMStateSize int64  `json:"vm-state-size"`
-				DateSec     int64  `json:"date-sec"`
-				DateNsec    int64  `json:"date-nsec"`
-			} `json:"snapshots"`
-		} `json:"image"`
-		Bitmaps []struct {
-			Name string `json:"name"`
-		} `json:"dirty-bitmaps"`
-	} `json:"inserted"`
+	// tuned are the drives of which something was or is wanted that query-block does not
+	// tell. It cannot change while a device lives, so of no others it is asked.
+	tuned map[string]tuned
+	// state and who ask for status and uuid, block for the drives.
+	state, who, block *qmp.Call
 }
 
 // qomItem is a child of an object.
@@ -101,12 +80,25 @@ func newQuestions(depth driver.Depth) *questions {
 		q.all = []*qmp.Call{q.state, q.who}
 		return q
 	}
+	q.block = qmp.NewCall("query-block", nil, &q.drives)
 	q.all = []*qmp.Call{
-		q.state, qmp.NewCall("query-block", nil, &q.drives), qomList(peripherals, &q.devices), qmp.NewCall("query-jobs", nil, &q.jobs),
+		q.state, q.block, qomList(peripherals, &q.devices), qmp.NewCall("query-jobs", nil, &q.jobs),
 		qomList("/", &q.root), qmp.NewCall("query-memory-size-summary", nil, &q.memory), qmp.NewCall("query-kvm", nil, &q.kvm),
 		q.cpus.call(), q.who,
 	}
 	return q
+}
+
+// askDrivesAgain asks for the drives once more, since something has changed, and lets
+// that answer count in the place of the first one.
+func (q *questions) askDrivesAgain(ctx context.Context, conn *qmp.Conn) error {
+	var again []blockDrive
+	if err := conn.Do(ctx, "query-block", nil, &again); err != nil {
+		return err
+	}
+	q.all = slices.DeleteFunc(q.all, func(c *qmp.Call) bool { return c == q.block })
+	q.drives = again
+	return nil
 }
 
 func qomGet(path, property string, result any) *qmp.Call {
@@ -183,26 +175,68 @@ func (d *Driver) waitTried(ctx context.Context, calls []*qmp.Call) error {
 	return nil
 }
 
-// details asks what the devices are that have no drive, in one write: those with a
-// MAC are network cards.
+// detail is what one device is asked further: a drive how it shows itself, and any
+// other whether it is a card.
+type detail struct {
+	qomItem
+	// drive is nil for what is no drive.
+	drive *blockDrive
+	// serial, writeCache and thread are of a drive.
+	serial, writeCache, thread string
+	// mac is of a card, and askMAC fails for what is none.
+	mac    string
+	askMAC *qmp.Call
+}
+
+// tuned tells which of a drive's properties are asked for.
+type tuned struct{ serial, cache, thread bool }
+
+// tune has the drives of specs asked for what these say of them.
+func (q *questions) tune(specs ...*manifest.VirtualMachineSpec) {
+	q.tuned = map[string]tuned{}
+	for _, spec := range specs {
+		for i := range spec.Disks {
+			d, t := &spec.Disks[i], q.tuned[spec.Disks[i].Name]
+			t.serial = t.serial || d.Serial != ""
+			t.cache = t.cache || d.Cache != "" && d.Cache != manifest.CacheWriteback
+			t.thread = t.thread || d.IOThread
+			q.tuned[d.Name] = t
+		}
+	}
+}
+
+// ask are the questions about the device.
+func (x *detail) ask(t tuned) (calls []*qmp.Call) {
+	path := peripherals + "/" + x.Name
+	if x.drive == nil {
+		x.askMAC = qomGet(path, "mac", &x.mac)
+		return []*qmp.Call{x.askMAC}
+	}
+	if t.serial {
+		calls = append(calls, qomGet(path, "serial", &x.serial))
+	}
+	if t.cache {
+		calls = append(calls, qomGet(path, "write-cache", &x.writeCache))
+	}
+	if t.thread {
+		calls = append(calls, qomGet(path, "iothread", &x.thread))
+	}
+	return calls
+}
+
+// details asks what the devices are, in one write: those with a MAC are network cards.
 func (q *questions) details(ctx context.Context, d *Driver, conn *qmp.Conn, g *driver.Guest) error {
-	g.Disks, g.NICs, g.Devices = []driver.GDisk{}, []driver.GNIC{}, []driver.GDevice{}
 	var calls []*qmp.Call
-	var asked []driver.GNIC
+	var all []*detail
 	for _, item := range q.devices {
 		kind, ok := item.kind()
 		// Names with a dot are what maqet adds itself: no name of a manifest has one.
 		if !ok || strings.Contains(item.Name, ".") {
 			continue
 		}
-		if drive := q.drive(item.Name); drive != nil {
-			g.Disks = append(g.Disks, drive.disk(item.Name, kind))
-			continue
-		}
-		asked = append(asked, driver.GNIC{Name: item.Name, Model: kind})
-	}
-	for i := range asked {
-		calls = append(calls, qomGet(peripherals+"/"+asked[i].Name, "mac", &asked[i].MAC))
+		x := &detail{qomItem: qomItem{item.Name, kind}, drive: driveOf(q.drives, item.Name)}
+		calls = append(calls, x.ask(q.tuned[item.Name])...)
+		all = append(all, x)
 	}
 	if len(calls) > 0 {
 		if err := conn.Send(ctx, calls...); err != nil {
@@ -212,46 +246,24 @@ func (q *questions) details(ctx context.Context, d *Driver, conn *qmp.Conn, g *d
 			return err
 		}
 	}
-	for i, nic := range asked {
-		if calls[i].Err() != nil {
-			g.Devices = append(g.Devices, driver.GDevice{Name: nic.Name, Driver: nic.Model})
-			continue
+	sortDevices(all, g)
+	return nil
+}
+
+// sortDevices puts each device where it belongs.
+func sortDevices(all []*detail, g *driver.Guest) {
+	g.Disks, g.NICs, g.Devices = []driver.GDisk{}, []driver.GNIC{}, []driver.GDevice{}
+	for _, x := range all {
+		switch {
+		case x.drive != nil:
+			g.Disks = append(g.Disks, x.disk())
+		case x.askMAC.Err() == nil:
+			g.NICs = append(g.NICs, driver.GNIC{Name: x.Name, Model: x.Type, MAC: strings.ToLower(x.mac)})
+		default:
+			g.Devices = append(g.Devices, driver.GDevice{Name: x.Name, Driver: x.Type})
 		}
-		nic.MAC = strings.ToLower(nic.MAC)
-		g.NICs = append(g.NICs, nic)
 	}
 	slices.SortFunc(g.Disks, func(a, b driver.GDisk) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(g.NICs, func(a, b driver.GNIC) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(g.Devices, func(a, b driver.GDevice) int { return strings.Compare(a.Name, b.Name) })
-	return nil
-}
-
-// drive is the drive of a device that has a medium in it; nil when there is none. A
-// virtio device has it in a part without a name. Where another device does, such as
-// a USB stick, the part is a device of its own, which no manifest has.
-func (q *questions) drive(device string) *drive {
-	for i := range q.drives {
-		d := &q.drives[i]
-		if d.Inserted != nil && (d.Device == device || d.Device == peripherals+"/"+device+"/virtio-backend") {
-			return d
-		}
-	}
-	return nil
-}
-
-// disk is the drive as that of a device.
-func (d *drive) disk(name, kind string) driver.GDisk {
-	in := d.Inserted
-	disk := driver.GDisk{Name: name, Driver: kind, File: in.File, Format: in.Driver, ReadOnly: in.ReadOnly, Size: in.Image.Size}
-	for _, s := range in.Image.Snapshots {
-		disk.Snapshots = append(disk.Snapshots, driver.ImageSnapshot{
-			Tag: s.Name, VMStateSize: s.VMStateSize, Date: time.Unix(s.DateSec, s.DateNsec),
-		})
-	}
-	for _, m := range in.Bitmaps {
-		if m.Name != "" {
-			disk.Bitmaps = append(disk.Bitmaps, m.Name)
-		}
-	}
-	return disk
 }

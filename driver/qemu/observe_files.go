@@ -2,8 +2,6 @@ package qemu
 
 import (
 	"context"
-	"errors"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -12,11 +10,10 @@ import (
 	"sync"
 
 	"github.com/maqet/maqet/driver"
-	"github.com/maqet/maqet/driver/disk"
 	"github.com/maqet/maqet/manifest"
 )
 
-// images are the disks to look at, by name: those of the desired object, or of the
+// images are the disks to look at, by name, without empty drives: those of the desired object, or of the
 // launch record, or whatever maqet has made for the machine.
 func (o *observation) images() map[string]manifest.Disk {
 	all := map[string]manifest.Disk{}
@@ -41,84 +38,54 @@ func (o *observation) images() map[string]manifest.Disk {
 			}
 		}
 	}
+	maps.DeleteFunc(all, func(_ string, d manifest.Disk) bool { return d.IsEmpty() })
 	return all
 }
 
-// imagePath is where a disk's image is.
-func (o *observation) imagePath(d manifest.Disk) string {
-	if d.File != "" {
-		return d.File
-	}
-	return o.driver.layout.Disk(o.Name, d.Name)
-}
-
-// stat looks whether the files are there.
-func (o *observation) stat(images map[string]manifest.Disk) {
-	o.Files = make(map[string]driver.DiskFile, len(images))
-	for name, d := range images {
-		f := driver.DiskFile{Path: o.imagePath(d)}
-		_, err := os.Stat(f.Path)
-		f.Exists = err == nil
-		if f.Exists && d.File == "" {
-			o.bound(&f, name)
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			f.Err = err.Error()
-		}
-		o.Files[name] = f
-	}
-}
-
-// stoppedFiles looks at the images of a machine without a process, by qemu-img.
+// stoppedFiles looks at the storage of a machine without a process.
 func (o *observation) stoppedFiles(ctx context.Context) {
-	images := o.images()
-	o.stat(images)
-	if o.depth != driver.DepthFull {
+	deep := o.depth == driver.DepthFull
+	tags := o.storage(ctx, deep)
+	if !deep {
 		return
 	}
 	o.SnapshotsKnown = true
+	for _, f := range o.Files {
+		o.SnapshotsKnown = o.SnapshotsKnown && f.Err == ""
+	}
+	o.snapshots(tags)
+}
+
+// storage looks at each disk's storage, all at once, and returns the snapshots that
+// were found, by disk.
+func (o *observation) storage(ctx context.Context, deep bool) map[string][]driver.ImageSnapshot {
+	images := o.images()
+	o.Files = make(map[string]driver.DiskFile, len(images))
 	tags := map[string][]driver.ImageSnapshot{}
-	var mu sync.Mutex // over o.Files, o.SnapshotsKnown and tags
+	var mu sync.Mutex // over o.Files and tags
 	var all sync.WaitGroup
-	for name, f := range maps.Clone(o.Files) {
+	for name, d := range images {
 		all.Go(func() {
-			var info disk.Info
-			if f.Exists {
-				info = o.imageInfo(ctx, &f, images[name].Format)
+			f, info := o.driver.kinds.Look(ctx, &d, o.driver.layout.Disk(o.Name, name), deep)
+			if f.Exists && d.IsMade() {
+				o.bound(&f, name)
 			}
 			mu.Lock()
 			defer mu.Unlock()
 			o.Files[name], tags[name] = f, info.Snapshots
-			o.SnapshotsKnown = o.SnapshotsKnown && f.Err == ""
 		})
 	}
 	all.Wait()
-	o.snapshots(tags)
-}
-
-// imageInfo asks an image, and writes into f what it says or why it does not.
-func (o *observation) imageInfo(ctx context.Context, f *driver.DiskFile, format manifest.DiskFormat) disk.Info {
-	info, err := o.driver.images.InfoAs(ctx, f.Path, string(format))
-	var known *disk.Error
-	switch {
-	case errors.As(err, &known):
-		// The path is told beside it.
-		f.Err = known.Err.Error()
-	case err != nil:
-		f.Err = err.Error()
-	default:
-		f.Size, f.Format = info.VirtualSize, info.Format
-	}
-	return info
+	return tags
 }
 
 // aliveFiles takes from QEMU what it says of the images it has open.
-func (o *observation) aliveFiles() {
+func (o *observation) aliveFiles(ctx context.Context) {
 	if o.Guest.Brief {
-		o.briefFiles()
+		o.briefFiles(ctx)
 		return
 	}
-	o.stat(o.images())
+	o.storage(ctx, false)
 	tags := map[string][]driver.ImageSnapshot{}
 	for i := range o.Guest.Disks {
 		g := &o.Guest.Disks[i]
@@ -134,11 +101,10 @@ func (o *observation) aliveFiles() {
 
 // briefFiles looks which images the disks of a running machine are of, where that
 // may say something.
-func (o *observation) briefFiles() {
-	images := o.images()
-	for _, d := range images {
+func (o *observation) briefFiles(ctx context.Context) {
+	for _, d := range o.images() {
 		if d.Image != "" || o.Identity != nil && o.Identity.Images[d.Name] != "" {
-			o.stat(images)
+			o.storage(ctx, false)
 			return
 		}
 	}

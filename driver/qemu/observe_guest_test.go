@@ -44,9 +44,11 @@ func TestObserve_everyKindOfDevice_isSeenAsItIs(t *testing.T) {
 				return driver.Guest{
 					MachineType: "pc-q35-7.2", CPUs: 4, Topology: driver.Topology{Sockets: 2, Cores: 1, Threads: 2}, CPUModel: "Nehalem-x86_64-cpu",
 					Disks: []driver.GDisk{
-						{Name: "far", Driver: "scsi-hd", File: "null-co://", Format: "null-co", Size: 1 << 30},
-						{Name: "iso", Driver: "ide-cd", File: r.file("a.iso"), Format: "raw", ReadOnly: true, Size: 1 << 20},
-						{Name: "root", Driver: "virtio-blk-pci", File: r.layout.Disk("web", "root"), Format: "qcow2", Size: 1 << 20},
+						{Name: "empty", Driver: "ide-cd", ReadOnly: true, Empty: true, IOStatus: "ok"},
+						usual(driver.GDisk{Name: "far", Driver: "scsi-hd", File: "null-co://", Format: "null-co", Size: 1 << 30}),
+						usual(driver.GDisk{Name: "iso", Driver: "ide-cd", File: r.file("a.iso"), Format: "raw", ReadOnly: true, Size: 1 << 20}),
+						usual(driver.GDisk{Name: "root", Driver: "virtio-blk-pci", File: r.layout.Disk("web", "root"), Format: "qcow2", Size: 1 << 20}),
+						usual(driver.GDisk{Name: "stick", Driver: "usb-storage", File: r.file("stick"), Format: "file", ReadOnly: true, Size: 1 << 20}),
 					},
 					NICs: []driver.GNIC{
 						{Name: "dmz", Model: "e1000e", MAC: "52:54:00:00:00:0b"},
@@ -54,9 +56,7 @@ func TestObserve_everyKindOfDevice_isSeenAsItIs(t *testing.T) {
 					},
 					Devices: []driver.GDevice{
 						{Name: "bus0", Driver: "virtio-scsi-pci"},
-						{Name: "empty", Driver: "ide-cd"},
 						{Name: "rng0", Driver: "virtio-rng-pci"},
-						{Name: "stick", Driver: "usb-storage"},
 						{Name: "usb", Driver: "qemu-xhci"},
 					},
 				}
@@ -94,6 +94,12 @@ func TestObserve_everyKindOfDevice_isSeenAsItIs(t *testing.T) {
 			}
 		})
 	}
+}
+
+// usual is a drive with what QEMU has where nothing else is said.
+func usual(d driver.GDisk) driver.GDisk {
+	d.Cache, d.DetectZeroes, d.IOStatus = string(manifest.CacheWriteback), string(manifest.DetectZeroesOff), "ok"
+	return d
 }
 
 // file is an empty image of 1 MiB.

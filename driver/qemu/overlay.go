@@ -128,7 +128,7 @@ func (d *Driver) openBases(vm *manifest.VirtualMachine) error {
 	const readable fs.FileMode = 0o044
 	for i := range vm.Spec.Disks {
 		want := &vm.Spec.Disks[i]
-		if want.File != "" {
+		if !want.IsMade() {
 			continue
 		}
 		path := d.layout.Disk(vm.Metadata.Name, want.Name)

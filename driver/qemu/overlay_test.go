@@ -159,14 +159,16 @@ func TestSetAside_disk_isKeptAndANewOneIsBoundAnew(t *testing.T) {
 	// An empty disk in its place is of no image.
 	_, err = r.SetAside(t.Context(), vm, "root")
 	r.must(err)
-	r.must(r.CreateDisk(t.Context(), vm, "root"))
-	if f := r.observe(vm, driver.DepthGuest, driver.Absent).Files["root"]; f.Image != "" || f.Backing != "" {
+	empty := vm.DeepCopy()
+	empty.Spec.Disks[0].Image = ""
+	r.must(r.CreateDisk(t.Context(), empty, "root"))
+	if f := r.observe(empty, driver.DepthGuest, driver.Absent).Files["root"]; f.Image != "" || f.Backing != "" {
 		t.Errorf("the empty disk is %+v", f)
 	}
 	// A disk that is there stays of what it is.
 	r.must(os.Remove(r.layout.Disk("web", "root")))
 	r.must(r.CreateOverlay(t.Context(), vm, "root", next))
-	r.must(r.CreateDisk(t.Context(), vm, "root"))
+	r.must(r.CreateDisk(t.Context(), empty, "root"))
 	if id, err := r.readIdentity("web"); err != nil || id.Images["root"] != next.Digest {
 		t.Errorf("identity %+v, %v", id, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -23,18 +24,66 @@ func (d *Driver) Quit(ctx context.Context, name string) error {
 	return d.order(ctx, name, "quit", "quit")
 }
 
-// SetPaused stops the vCPUs, or lets them run.
+// SetPaused stops the vCPUs, or lets them run. A guest that runs on after its disk had
+// failed, and whose disk fails again at once, is an error.
 func (d *Driver) SetPaused(ctx context.Context, name string, paused bool) error {
-	op, command := "resume", "cont"
+	op := "resume"
+	var err error
 	if paused {
-		op, command = "pause", "stop"
+		op = "pause"
+		err = d.command(ctx, name, "stop")
+	} else {
+		err = d.Visit(ctx, name, d.resume)
 	}
-	err := d.command(ctx, name, command)
 	if err == nil {
 		d.log.LogAttrs(ctx, slog.LevelInfo, "machine ordered", slog.String("vm", name), slog.String("action", op))
 	}
 	return asOp(op, name, err)
 }
+
+// retryTime is how long is listened to whether the disk of a guest that was let run on
+// fails again. QEMU tries the write at once, which takes as long as the host's disk.
+const retryTime = time.Second
+
+// resume lets the vCPUs run.
+func (d *Driver) resume(ctx context.Context, c *qmp.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, d.timing.Query+retryTime)
+	defer cancel()
+	var status struct {
+		Status string `json:"status"`
+	}
+	if err := c.Do(ctx, "query-status", nil, &status); err != nil {
+		return err
+	}
+	if status.Status != "io-error" {
+		return c.Do(ctx, "cont", nil, nil)
+	}
+	events := c.Subscribe()
+	defer events.Close()
+	if err := c.Do(ctx, "cont", nil, nil); err != nil {
+		return err
+	}
+	over := time.NewTimer(retryTime)
+	defer over.Stop()
+	for {
+		select {
+		case e, ok := <-events.C():
+			if !ok {
+				return nil // It has ended, as the next look tells.
+			}
+			if e.Name == "STOP" {
+				return errFailedAgain
+			}
+		case <-over.C:
+			return nil
+		case <-ctx.Done():
+			return nil // It was let run, which is what was asked for.
+		}
+	}
+}
+
+// errFailedAgain is a guest that QEMU stopped again as soon as it ran.
+var errFailedAgain = errors.New("its disk failed again at once; make room or repair the storage first")
 
 // order sends a command that leads to the machine's end.
 func (d *Driver) order(ctx context.Context, name, op, command string) error {

@@ -98,7 +98,7 @@ func (d *Driver) Render(ctx context.Context, vm *manifest.VirtualMachine) (Comma
 		return Command{}, fail("render", vm.Metadata.Name, err, "")
 	}
 	cmd, err := Render(RenderInput{
-		VM: vm, Identity: id, Host: host, Layout: d.layout, Paused: vm.Spec.PowerState == manifest.PowerPaused,
+		VM: vm, Identity: id, Host: host, Layout: d.layout, Kinds: d.kinds, Paused: vm.Spec.PowerState == manifest.PowerPaused,
 	})
 	return cmd, fail("render", vm.Metadata.Name, err, "")
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/driver/disk"
 	"github.com/maqet/maqet/internal/layout"
 	"github.com/maqet/maqet/manifest"
 )
@@ -19,6 +20,8 @@ type RenderInput struct {
 	Host driver.Host
 	// Layout names the files.
 	Layout layout.Layout
+	// Kinds are the kinds of storage that disks may have.
+	Kinds disk.Kinds
 	// Paused starts with the vCPUs stopped.
 	Paused bool
 }

@@ -49,42 +49,63 @@ func (r *renderer) pciSeat(path, name, model string) driver.Slot {
 	return r.slot(path, name, kind)
 }
 
-// disks renders block nodes and drives.
+// disks renders controllers, block nodes and drives.
 func (r *renderer) disks() {
+	for _, c := range controllers(r.VM) {
+		r.addJSON(c.path, "-device", c.device(r.pciSeat(c.path, c.id, c.driver)))
+	}
 	for i, d := range r.VM.Spec.Disks {
 		path := fmt.Sprintf("spec.disks[%d]", i)
-		if d.Format == "" {
-			r.fail(path+".format", "the format of the image is not known", "name qcow2 or raw", nil)
+		r.nodes(path, d)
+		for _, o := range diskObjects(d) {
+			r.addJSON(path, "-object", o)
 		}
-		file := d.File
-		if file == "" {
-			file = r.Layout.Disk(r.VM.Metadata.Name, d.Name)
+		for _, device := range diskDevices(d, r.diskSeat(path, d), r.boot[d.Name]) {
+			r.addJSON(path, "-device", device)
 		}
-		for _, node := range blockNodes(d, file) {
-			r.addJSON(path, "-blockdev", node)
-		}
-		r.addJSON(path, "-device", diskDevice(d, r.diskSeat(path, d), r.boot[d.Name]))
+	}
+}
+
+// nodes renders the block nodes of a disk. An empty drive has none.
+func (r *renderer) nodes(path string, d manifest.Disk) {
+	if d.IsEmpty() {
+		return
+	}
+	if d.Format == "" {
+		r.fail(path+".format", "the format of the image is not known", "name qcow2 or raw", nil)
+	}
+	source, err := r.Kinds.Source(&d, r.Layout.Disk(r.VM.Metadata.Name, d.Name))
+	if err != nil {
+		r.fail(path, "cannot be opened", "give it a size, a file or nbd", err)
+		return
+	}
+	for _, node := range blockNodes(d, source) {
+		r.addJSON(path, "-blockdev", node)
 	}
 }
 
 // diskSeat is where a disk is attached.
 func (r *renderer) diskSeat(path string, d manifest.Disk) driver.Slot {
 	switch d.Bus {
-	case manifest.BusVirtio:
+	case manifest.BusVirtio, manifest.BusNVMe:
 		return r.pciSeat(path, d.Name, diskDriver(d))
+	case manifest.BusVirtioSCSI:
+		return r.slot(path, d.Name, driver.SlotSCSI)
+	case manifest.BusUSB:
+		return r.slot(path, d.Name, driver.SlotUSB)
 	case manifest.BusSATA:
 		if !(&manifest.Machine{Type: r.Identity.Machine.Type}).IsQ35() {
 			r.fail(path+".bus", fmt.Sprintf("board %s has no SATA controller", r.Identity.Machine.Type), sataHint, nil)
 		}
 		return r.slot(path, d.Name, driver.SlotSATA)
 	default:
-		r.fail(path+".bus", fmt.Sprintf("maqet knows no bus %q for drives on board %s", d.Bus, r.Identity.Machine.Type), sataHint, nil)
+		r.fail(path+".bus", fmt.Sprintf("maqet knows no bus %q for drives", d.Bus), sataHint, nil)
 		return driver.Slot{}
 	}
 }
 
 // sataHint is the remedy for a drive whose bus the board does not have.
-const sataHint = "use machine.type q35, or bus: virtio"
+const sataHint = "use machine.type q35, or another bus such as virtio-scsi"
 
 // nics renders networks and cards.
 func (r *renderer) nics() {

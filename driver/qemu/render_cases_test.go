@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/driver/disk"
 	"github.com/maqet/maqet/internal/layout"
+	"github.com/maqet/maqet/internal/timing"
 	"github.com/maqet/maqet/manifest"
 )
 
@@ -25,6 +27,8 @@ type argvCase struct {
 	arm bool
 	// tap needs a tap device.
 	tap bool
+	// elsewhere has disks on servers and devices that only tests of their own make.
+	elsewhere bool
 }
 
 // argvNow is when test identities are made.
@@ -53,8 +57,8 @@ func testHost() driver.Host {
 	addMachine(&h, driver.MachineType{Name: "pc-q35-7.1", MaxCPU: 288}, false)
 	addMachine(&h, driver.MachineType{Name: "isapc", MaxCPU: 1}, false)
 	addMachine(&h, driver.MachineType{Name: "none", MaxCPU: 1}, false)
-	h.PCIDevices = wordSet("virtio-blk-pci virtio-net-pci virtio-rng-pci virtio-serial-pci virtio-balloon-pci e1000 e1000e pcie-root-port qemu-xhci pvpanic-pci")
-	h.Devices = wordSet(wordsOf(h.PCIDevices) + " isa-serial ne2k_isa ide-cd ide-hd pvpanic virtserialport usb-kbd")
+	h.PCIDevices = wordSet("virtio-blk-pci virtio-net-pci virtio-rng-pci virtio-serial-pci virtio-balloon-pci e1000 e1000e pcie-root-port qemu-xhci pvpanic-pci virtio-scsi-pci nvme")
+	h.Devices = wordSet(wordsOf(h.PCIDevices) + " isa-serial ne2k_isa ide-cd ide-hd scsi-cd scsi-hd usb-bot pvpanic virtserialport usb-kbd")
 	return h
 }
 
@@ -70,6 +74,12 @@ func armHost() driver.Host {
 // testLayout is where a machine's files would be on a host.
 func testLayout() layout.Layout {
 	return layout.Layout{State: "/var/lib/maqet", Run: "/run/maqet"}
+}
+
+// testKinds are the kinds of storage that maqet has.
+func testKinds() disk.Kinds {
+	images := disk.New(disk.Config{Timing: timing.Default()})
+	return disk.Kinds{disk.Made{Images: images}, disk.File{Images: images}, disk.Device{Images: images}, disk.NBD{}}
 }
 
 // testVM is a resolved machine.
@@ -90,7 +100,7 @@ func (c argvCase) renderInput(t testing.TB, host driver.Host, l layout.Layout, d
 		id = mustAllocate(t, id, testVM(c.name, c.earlier(dir)), host, rnd)
 	}
 	id = mustAllocate(t, id, vm, host, rnd)
-	return RenderInput{VM: vm, Identity: id, Host: host, Layout: l, Paused: c.paused}
+	return RenderInput{VM: vm, Identity: id, Host: host, Layout: l, Kinds: testKinds(), Paused: c.paused}
 }
 
 func mustAllocate(t testing.TB, id driver.Identity, vm *manifest.VirtualMachine, host driver.Host, rnd *bytes.Reader) driver.Identity {
@@ -120,7 +130,7 @@ func props(pairs ...any) map[string]manifest.Scalar {
 
 // argvCases are all the cases: each feature alone, and together.
 func argvCases() []argvCase {
-	return append(boardCases(), deviceCases()...)
+	return slices.Concat(boardCases(), busCases(), deviceCases())
 }
 
 func boardCases() []argvCase {
@@ -242,6 +252,27 @@ func deviceCases() []argvCase {
 		{name: "bridge", tap: true, spec: func(string) manifest.VirtualMachineSpec {
 			return manifest.VirtualMachineSpec{Machine: q35(), Serial: &manifest.Serial{}, NICs: []manifest.NIC{
 				userNIC("lan"), {Name: "dmz", Bridge: &manifest.BridgeNet{Name: "br0"}},
+			}}
+		}},
+		{name: "tuning", spec: func(dir string) manifest.VirtualMachineSpec {
+			return manifest.VirtualMachineSpec{Machine: q35(), Disks: []manifest.Disk{
+				{
+					Name: "root", Size: 1 << 30, Serial: "A-1", Cache: manifest.CacheNone, AIO: manifest.AIONative,
+					Discard: manifest.DiscardUnmap, DetectZeroes: manifest.DetectZeroesUnmap, IOThread: true,
+				},
+				{Name: "fast", Size: 1 << 30, Cache: manifest.CacheUnsafe, AIO: manifest.AIOThreads, Bus: manifest.BusVirtioSCSI},
+				{Name: "safe", Size: 1 << 30, Cache: manifest.CacheWritethrough, DetectZeroes: manifest.DetectZeroesOn, IOThread: true},
+				{Name: "iso", File: dir + "/installer.iso", Media: manifest.MediaCDROM, Cache: manifest.CacheDirectSync},
+			}}
+		}},
+		{name: "storage", elsewhere: true, spec: func(dir string) manifest.VirtualMachineSpec {
+			return manifest.VirtualMachineSpec{Machine: q35(), Disks: []manifest.Disk{
+				{Name: "lv", File: "/dev/vg0/a,b", Format: manifest.FormatRaw},
+				{Name: "lvq", File: "/dev/vg0/q", Format: manifest.FormatQcow2, ReadOnly: true},
+				{Name: "shm", File: "/dev/shm/a.raw", Format: manifest.FormatRaw},
+				{Name: "socket", NBD: &manifest.NBD{Unix: dir + "/a,b.sock", Export: "pool/x"}},
+				{Name: "server", NBD: &manifest.NBD{Host: "fd00::1"}},
+				{Name: "iso", NBD: &manifest.NBD{Host: "storage", Port: 1, Export: "iso"}, Media: manifest.MediaCDROM},
 			}}
 		}},
 		{name: "awkward", paused: true, spec: awkwardSpec},

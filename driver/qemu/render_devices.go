@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/driver/disk"
 	"github.com/maqet/maqet/manifest"
 )
 
@@ -45,54 +47,119 @@ func seat(slot driver.Slot) object {
 		return object{{"bus", "pci.0"}, {"addr", fmt.Sprintf("0x%x", slot.Index)}}
 	case driver.SlotSATA:
 		return object{{"bus", fmt.Sprintf("ide.%d", slot.Index)}}
+	case driver.SlotSCSI:
+		return object{{"bus", scsiController + ".0"}, {"channel", 0}, {"scsi-id", slot.Index}, {"lun", 0}}
+	case driver.SlotUSB:
+		return object{{"bus", usbController + ".0"}, {"port", strconv.Itoa(slot.Index + 1)}}
 	default:
 		return nil
 	}
 }
 
-// blockNodes are the two nodes of a disk: what opens the file and what
+// blockNodes are the two nodes of a disk: what opens its source and what
 // understands the format.
 //
-// locking is on, never auto: an image in use by another program is refused even
-// where auto would let it pass in silence. auto-read-only is off: an image that
-// cannot be written is an error at the start, not a surprise in the guest.
-func blockNodes(d manifest.Disk, file string) [2]object {
-	return [2]object{
-		{
-			{"node-name", FileNode(d.Name)},
-			{"driver", "file"},
-			{"filename", file},
-			{"locking", "on"},
-			{"read-only", d.ReadOnly},
-			{"auto-read-only", false},
-		},
-		{
-			{"node-name", d.Name},
-			{"driver", string(d.Format)},
-			{"file", FileNode(d.Name)},
-			{"read-only", d.ReadOnly},
-			{"auto-read-only", false},
-		},
+// auto-read-only is off: an image that cannot be written is an error at the start,
+// not a surprise in the guest.
+func blockNodes(d manifest.Disk, source disk.Source) [2]object {
+	file := append(object{{"node-name", FileNode(d.Name)}}, optionsOf(source.Options)...)
+	if d.AIO != "" {
+		file = append(file, member{"aio", string(d.AIO)})
 	}
+	format := object{{"node-name", d.Name}, {"driver", string(d.Format)}, {"file", FileNode(d.Name)}}
+	if d.DetectZeroes != "" {
+		format = append(format, member{"detect-zeroes", string(d.DetectZeroes)})
+	}
+	both := object{{"read-only", d.ReadOnly}, {"auto-read-only", false}}
+	if d.Cache != "" {
+		both = append(both, member{"cache", object{{"direct", isDirect(d.Cache)}, {"no-flush", d.Cache == manifest.CacheUnsafe}}})
+	}
+	if d.Discard != "" {
+		both = append(both, member{"discard", string(d.Discard)})
+	}
+	return [2]object{append(file, both...), append(format, both...)}
+}
+
+// isDirect tells whether a cache mode passes the host's page cache by.
+func isDirect(mode manifest.CacheMode) bool {
+	return mode == manifest.CacheNone || mode == manifest.CacheDirectSync
+}
+
+// ThreadID is QEMU's id of the thread that serves a disk alone.
+func ThreadID(disk string) string { return disk + ".iothread" }
+
+// diskObjects are the objects that a drive refers to.
+func diskObjects(d manifest.Disk) []object {
+	if !d.IOThread {
+		return nil
+	}
+	return []object{{{"qom-type", "iothread"}, {"id", ThreadID(d.Name)}}}
+}
+
+// optionsOf are the options of a kind of storage as an object.
+func optionsOf(options []disk.Option) object {
+	var o object
+	for _, option := range options {
+		value := option.Value
+		if nested, ok := value.([]disk.Option); ok {
+			value = optionsOf(nested)
+		}
+		o = append(o, member{option.Key, value})
+	}
+	return o
 }
 
 // diskDriver is the device a disk shows itself as.
 func diskDriver(d manifest.Disk) string {
-	if d.Bus != manifest.BusSATA {
-		return "virtio-blk-pci"
-	}
+	family, kind := "", "hd"
 	if d.Media == manifest.MediaCDROM {
-		return "ide-cd"
+		kind = "cd"
 	}
-	return "ide-hd"
+	switch d.Bus {
+	case manifest.BusVirtio:
+		return "virtio-blk-pci"
+	case manifest.BusNVMe:
+		return "nvme"
+	case manifest.BusSATA:
+		family = "ide"
+	case manifest.BusVirtioSCSI, manifest.BusUSB:
+		family = "scsi"
+	}
+	return family + "-" + kind
 }
 
-// diskDevice is the drive that the guest sees.
-func diskDevice(d manifest.Disk, slot driver.Slot, bootIndex int) object {
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
+}
+
+// diskDevices are the drive that the guest sees and, before it, what it sits behind.
+func diskDevices(d manifest.Disk, slot driver.Slot, bootIndex int) []object {
+	var all []object
 	device := object{{"driver", diskDriver(d)}, {"id", d.Name}}
-	device = append(device, seat(slot)...)
-	device = append(device, member{"drive", d.Name})
-	return withBootIndex(device, bootIndex)
+	if d.Bus == manifest.BusUSB {
+		all = append(all, usbBridge(d.Name, slot))
+		device = append(device, member{"bus", bridgeID(d.Name) + ".0"}, member{"scsi-id", 0}, member{"lun", 0})
+	} else {
+		device = append(device, seat(slot)...)
+	}
+	if !d.IsEmpty() {
+		device = append(device, member{"drive", d.Name})
+	}
+	if d.Serial != "" {
+		device = append(device, member{"serial", d.Serial})
+	}
+	if d.Cache != "" {
+		// Whether the guest sees a cache that it has to flush is the device's part.
+		flushed := d.Cache == manifest.CacheWritethrough || d.Cache == manifest.CacheDirectSync
+		device = append(device, member{"write-cache", onOff(!flushed)})
+	}
+	if d.IOThread {
+		device = append(device, member{"iothread", ThreadID(d.Name)})
+	}
+	return append(all, withBootIndex(device, bootIndex))
 }
 
 // nicDevice is the card that the guest sees.

@@ -10,7 +10,7 @@ import (
 )
 
 // member is one key of an object and its value: a string, bool, int64, float64,
-// or a list.
+// a list, or an object.
 type member struct {
 	key   string
 	value any

@@ -117,10 +117,14 @@ func TestRender_impossible_isRefusedAtTheField(t *testing.T) {
 		{name: "PCI device without PCI", spec: manifest.VirtualMachineSpec{Machine: isapc, Devices: []manifest.Device{{Name: "rng", Driver: "virtio-rng-pci"}}}, path: "spec.devices[0]", says: "no PCI bus"},
 		{
 			name: "sata on pc",
-			spec: manifest.VirtualMachineSpec{Machine: &manifest.Machine{Type: "pc"}, Disks: []manifest.Disk{{Name: "cd", File: "/x", Media: manifest.MediaCDROM, Bus: manifest.BusSATA}}},
+			spec: manifest.VirtualMachineSpec{Machine: &manifest.Machine{Type: "pc"}, Disks: []manifest.Disk{onBus("root", manifest.BusSATA)}},
 			path: "spec.disks[0].bus", says: "no SATA controller",
 		},
-		{name: "drive without bus", spec: manifest.VirtualMachineSpec{Disks: []manifest.Disk{{Name: "cd", File: "/x", Media: manifest.MediaCDROM}}}, path: "spec.disks[0].bus", says: "no bus"},
+		{name: "unknown bus", spec: manifest.VirtualMachineSpec{Disks: []manifest.Disk{sized("root")}}, change: func(in *RenderInput) { in.VM.Spec.Disks[0].Bus = "floppy" }, path: "spec.disks[0].bus", says: "no bus"},
+		{name: "virtio-scsi without PCI", spec: manifest.VirtualMachineSpec{Machine: isapc, Disks: []manifest.Disk{onBus("root", manifest.BusVirtioSCSI)}}, path: "spec.disks[0]", says: "no PCI bus"},
+		{name: "nvme without PCI", spec: manifest.VirtualMachineSpec{Machine: isapc, Disks: []manifest.Disk{onBus("root", manifest.BusNVMe)}}, path: "spec.disks[0]", says: "no PCI bus"},
+		{name: "usb without PCI", spec: manifest.VirtualMachineSpec{Machine: isapc, Disks: []manifest.Disk{onBus("root", manifest.BusUSB)}}, path: "spec.disks[0]", says: "no PCI bus"},
+		{name: "cdrom without PCI", spec: manifest.VirtualMachineSpec{Machine: isapc, Disks: []manifest.Disk{{Name: "cd", Media: manifest.MediaCDROM}}}, path: "spec.disks[0]", says: "no PCI bus"},
 		{name: "hotplug ports on pc", spec: manifest.VirtualMachineSpec{Machine: &manifest.Machine{Type: "pc", HotplugPorts: 1}}, path: "spec.machine.hotplugPorts", says: "no PCI Express"},
 		{name: "too many hotplug ports", spec: manifest.VirtualMachineSpec{Machine: &manifest.Machine{Type: "q35", HotplugPorts: 160}, Disks: []manifest.Disk{sized("root")}}, path: "spec.machine.hotplugPorts", says: "at most 159"},
 		{name: "machine property that is two", spec: manifest.VirtualMachineSpec{Machine: &manifest.Machine{Type: "q35", Properties: props("hpet=off,smm", "on")}}, path: "spec.machine.properties.hpet=off,smm", says: "no machine property"},
@@ -145,7 +149,7 @@ func TestRender_impossible_isRefusedAtTheField(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			vm := testVM("web", tt.spec)
-			in := RenderInput{VM: vm, Identity: mustAllocate(t, driver.Identity{}, vm, testHost(), testRandom()), Host: testHost(), Layout: testLayout()}
+			in := RenderInput{VM: vm, Identity: mustAllocate(t, driver.Identity{}, vm, testHost(), testRandom()), Host: testHost(), Layout: testLayout(), Kinds: testKinds()}
 			if tt.change != nil {
 				tt.change(&in)
 			}

@@ -25,7 +25,9 @@ const (
 	firstPCIDevice = 0x04
 	lastPCIDevice  = 0x1f
 
-	sataPorts = 6
+	sataPorts   = 6
+	scsiTargets = 256
+	usbPorts    = 15
 )
 
 // BusFamilyOf says how a board connects devices, by its versioned name or its alias.
@@ -49,19 +51,10 @@ type placement struct {
 }
 
 // placements are the devices of vm that need a slot, in the order of the
-// manifest, which is the order a guest meets them in.
+// manifest, which is the order a guest meets them in. Controllers come last.
 func placements(vm *manifest.VirtualMachine, family driver.BusFamily, host driver.Host) []placement {
-	var all []placement
 	kind, hasPCI := pciSlotKind(family)
-	for i, d := range vm.Spec.Disks {
-		path := fmt.Sprintf("spec.disks[%d]", i)
-		switch {
-		case d.Bus == manifest.BusSATA:
-			all = append(all, placement{d.Name, path, driver.SlotSATA})
-		case hasPCI:
-			all = append(all, placement{d.Name, path, kind})
-		}
-	}
+	all := diskPlacements(vm, family)
 	if !hasPCI {
 		return all
 	}
@@ -73,6 +66,31 @@ func placements(vm *manifest.VirtualMachine, family driver.BusFamily, host drive
 	for i, d := range vm.Spec.Devices {
 		if needsSlot(d, host) {
 			all = append(all, placement{d.Name, fmt.Sprintf("spec.devices[%d]", i), kind})
+		}
+	}
+	for _, c := range controllers(vm) {
+		all = append(all, placement{c.id, c.path, kind})
+	}
+	return all
+}
+
+// diskPlacements are those of the drives.
+func diskPlacements(vm *manifest.VirtualMachine, family driver.BusFamily) []placement {
+	var all []placement
+	pci, hasPCI := pciSlotKind(family)
+	for i, d := range vm.Spec.Disks {
+		kind := pci
+		switch d.Bus {
+		case manifest.BusSATA:
+			kind = driver.SlotSATA
+		case manifest.BusVirtioSCSI:
+			kind = driver.SlotSCSI
+		case manifest.BusUSB:
+			kind = driver.SlotUSB
+		case manifest.BusVirtio, manifest.BusNVMe:
+		}
+		if hasPCI || kind == driver.SlotSATA {
+			all = append(all, placement{d.Name, fmt.Sprintf("spec.disks[%d]", i), kind})
 		}
 	}
 	return all
@@ -167,6 +185,10 @@ func fullHint(kind driver.SlotKind) string {
 		return fmt.Sprintf("pci.0 has room for %d devices; use fewer, or machine.type q35, which has room for %d", n, maxPorts)
 	case driver.SlotPort:
 		return fmt.Sprintf("a machine has at most %d PCI Express devices; use fewer", n)
+	case driver.SlotSCSI:
+		return fmt.Sprintf("the machine's virtio-scsi controller has %d targets; use fewer virtio-scsi drives", n)
+	case driver.SlotUSB:
+		return fmt.Sprintf("the machine's USB controller has %d ports; use fewer usb drives", n)
 	default:
 		return ""
 	}
@@ -181,6 +203,10 @@ func indexRange(kind driver.SlotKind) (first, last int) {
 		return firstPCIDevice, lastPCIDevice
 	case driver.SlotSATA:
 		return 0, sataPorts - 1
+	case driver.SlotSCSI:
+		return 0, scsiTargets - 1
+	case driver.SlotUSB:
+		return 0, usbPorts - 1
 	default:
 		return 0, -1
 	}

@@ -261,8 +261,8 @@ func TestRender_anyDeviceRemoved_leavesEveryOtherLineIdentical(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		before := deviceLines(t, RenderInput{VM: vm, Identity: id, Host: host, Layout: testLayout()})
-		after := deviceLines(t, RenderInput{VM: less, Identity: next, Host: host, Layout: testLayout()})
+		before := deviceLines(t, RenderInput{VM: vm, Identity: id, Host: host, Layout: testLayout(), Kinds: testKinds()})
+		after := deviceLines(t, RenderInput{VM: less, Identity: next, Host: host, Layout: testLayout(), Kinds: testKinds()})
 		for line := range after {
 			if before[line] == "" {
 				t.Fatalf("without %s there is a new line: %s", gone, line)

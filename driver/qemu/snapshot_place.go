@@ -108,6 +108,11 @@ func (s *snapshots) within(ctx context.Context, vm *manifest.VirtualMachine, obs
 	return fmt.Errorf("%w: %s: %s", driver.ErrUnresponsive, obs.Presence, obs.Message)
 }
 
+// elsewhere tells that a disk's data is on a server, out of reach of snapshots.
+func elsewhere(vm *manifest.VirtualMachine, name string) bool {
+	return slices.ContainsFunc(vm.Spec.Disks, func(d manifest.Disk) bool { return d.Name == name && d.NBD != nil })
+}
+
 // path is the image of a disk: what the manifest names, or what maqet makes. A
 // disk that is in the manifest no more can only be one that maqet made.
 func (s *snapshots) path(vm *manifest.VirtualMachine, name string) string {
@@ -123,6 +128,9 @@ func (s *snapshots) path(vm *manifest.VirtualMachine, name string) string {
 func (s *snapshots) paths(vm *manifest.VirtualMachine, names []string) (map[string]string, error) {
 	paths := make(map[string]string, len(names))
 	for _, name := range names {
+		if elsewhere(vm, name) {
+			return nil, fmt.Errorf("disk %s is an export of a server, on which there are no snapshots", name)
+		}
 		paths[name] = s.path(vm, name)
 		if _, err := os.Stat(paths[name]); err != nil {
 			return nil, &disk.Error{Path: paths[name], Op: "look at", Err: fmt.Errorf("disk %s: %w", name, err), Hint: "put the image back in its place"}

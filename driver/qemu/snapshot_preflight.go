@@ -58,7 +58,7 @@ func (e *BlockedError) Error() string {
 func SnapshotPreflight(vm *manifest.VirtualMachine, obs driver.Observed, method manifest.SnapshotMethod) []Blocker {
 	switch obs.Presence {
 	case driver.Alive:
-		return onlineBlockers(obs)
+		return onlineBlockers(obs, method)
 	case driver.Absent:
 		return offlineBlockers(vm, obs, method)
 	case driver.Unresponsive, driver.Unknown:
@@ -101,13 +101,18 @@ func tagged(obs driver.Observed, tag string) []string {
 	return slices.Compact(all)
 }
 
-func onlineBlockers(obs driver.Observed) []Blocker {
+func onlineBlockers(obs driver.Observed, method manifest.SnapshotMethod) []Blocker {
 	if obs.Guest == nil || obs.Guest.Brief {
 		return []Blocker{{Reason: "the machine's drives have not been looked at", Remedy: "try again"}}
 	}
 	var blockers []Blocker
 	writable := 0
 	for _, d := range obs.Guest.Disks {
+		if method == manifest.SnapshotFull && d.Driver == "nvme" {
+			blockers = append(blockers, Blocker{
+				Disk: d.Name, Reason: "QEMU cannot save the state of an NVMe disk with the memory", Remedy: "use method Disk, or another bus",
+			})
+		}
 		switch {
 		case d.ReadOnly:
 		case d.Format != string(manifest.FormatQcow2):

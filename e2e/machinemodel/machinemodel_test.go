@@ -53,10 +53,10 @@ func newRealHost(t *testing.T, boot string) *realHost {
 	table := timing.Default()
 	// A frozen QEMU is waited for so long at each order and look.
 	table.Greeting, table.Query = 2*time.Second, 2*time.Second
-	locks := filelock.New()
+	locks, images := filelock.New(), disk.New(disk.Config{Timing: table})
 	return &realHost{layout: where, boot: boot, qemus: h, Driver: qemu.New(qemu.Config{
 		Layout: where, Timing: table, Locks: locks, Prober: qemu.NewProber(where, table, locks),
-		Images: disk.New(disk.Config{Timing: table}), Who: "script",
+		Images: images, Kinds: disk.Kinds{disk.Made{Images: images}, disk.File{Images: images}}, Who: "script",
 	})}
 }
 

@@ -27,6 +27,8 @@ type Ports interface {
 	ClearRun(ctx context.Context, name string) error
 	Forget(ctx context.Context, name string, deleteDisks bool) (keptAt string, err error)
 	CreateDisk(ctx context.Context, vm *manifest.VirtualMachine, disk string) error
+	GrowDisk(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, disk string) error
+	ThrottleDisk(ctx context.Context, vm *manifest.VirtualMachine, disk string) error
 	TakeSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) error
 	FinishSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) error
 	DeleteSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, tag string) error
@@ -92,7 +94,7 @@ func machine(bootDisk string, broken bool) *manifest.VirtualMachine {
 			Memory:  &manifest.Memory{Size: 32 << 20},
 			Disks: []manifest.Disk{
 				{Name: "boot", File: bootDisk, Format: manifest.FormatRaw, ReadOnly: true},
-				{Name: "data", Size: 4 << 20},
+				{Name: ownDisk, Size: ownSize},
 			},
 			Boot:      &manifest.Boot{Order: []string{"boot"}},
 			Serial:    &manifest.Serial{Log: true},

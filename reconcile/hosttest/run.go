@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,6 +23,8 @@ const (
 	between = 20 * time.Millisecond
 	// ownDisk is the machine's disk that is the host's to make.
 	ownDisk = "data"
+	// ownSize is what it is made with.
+	ownSize = 4 << 20
 	// job is the job of a snapshot with memory.
 	job = "maqet-snapshot-script"
 )
@@ -101,8 +105,8 @@ func (p *player) maqet(ctx context.Context, word, more string) error {
 	case "identifies":
 		_, err := p.EnsureIdentity(ctx, p.vm)
 		return err
-	case "creates":
-		return p.CreateDisk(ctx, p.vm, ownDisk)
+	case "creates", "grows", "limits":
+		return p.disk(ctx, word, more)
 	case "starts":
 		return p.start(ctx, more)
 	case "powers-down":
@@ -124,6 +128,32 @@ func (p *player) maqet(ctx context.Context, word, more string) error {
 		return err
 	default:
 		return p.snapshot(ctx, word, more)
+	}
+}
+
+// disk makes the machine's own disk, or gives it a size or a limit.
+func (p *player) disk(ctx context.Context, word, more string) error {
+	vm := p.vm.DeepCopy()
+	own := &vm.Spec.Disks[slices.IndexFunc(vm.Spec.Disks, func(d manifest.Disk) bool { return d.Name == ownDisk })]
+	switch word {
+	case "creates":
+		return p.CreateDisk(ctx, vm, ownDisk)
+	case "grows":
+		size, err := manifest.ParseQuantity(strings.TrimPrefix(more, "to "))
+		if err != nil {
+			return err
+		}
+		own.Size = size
+		return p.GrowDisk(ctx, vm, p.last, ownDisk)
+	default:
+		if more != "nothing" {
+			iops, err := strconv.Atoi(strings.TrimPrefix(more, "to "))
+			if err != nil {
+				return err
+			}
+			own.Throttle = &manifest.Throttle{IOPS: iops}
+		}
+		return p.ThrottleDisk(ctx, vm, ownDisk)
 	}
 }
 

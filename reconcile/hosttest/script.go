@@ -35,7 +35,7 @@ func by(cause driver.EndCause) string { return "Absent ended:" + string(cause) +
 
 // Script are all scenes.
 func Script() []Scene {
-	return append(append(append(lifeScenes(), endScenes()...), hangScenes()...), snapshotScenes()...)
+	return append(append(append(lifeScenes(), endScenes()...), append(hangScenes(), diskScenes()...)...), snapshotScenes()...)
 }
 
 func lifeScenes() []Scene {
@@ -197,6 +197,34 @@ func hangScenes() []Scene {
 		{"frozen and killed", up(
 			Line{Do: "kernel freezes", Seen: frozen},
 			Line{Do: "maqet kills", Seen: by(driver.EndCrash)},
+		)},
+	}
+}
+
+func diskScenes() []Scene {
+	return []Scene{
+		{"a disk grown and limited", up(
+			Line{Do: "maqet grows to 8Mi", Seen: running + " size:8Mi"},
+			Line{Do: "maqet grows to 8Mi", Seen: running + " size:8Mi"},
+			Line{Do: "maqet grows to 6Mi", Seen: running + " size:8Mi", Fails: true},
+			Line{Do: "maqet limits to 50", Seen: running + " size:8Mi limit:50"},
+			Line{Do: "maqet limits nothing", Seen: running + " size:8Mi"},
+			Line{Do: "maqet limits to 60", Seen: running + " size:8Mi limit:60"},
+			Line{Do: "kernel kills", Seen: by(driver.EndCrash) + " size:8Mi"},
+			Line{Do: "maqet limits to 60", Seen: by(driver.EndCrash) + " size:8Mi", Fails: true},
+			Line{Do: "maqet grows to 16Mi", Seen: by(driver.EndCrash) + " size:16Mi"},
+			Line{Do: "maqet grows to 8Mi", Seen: by(driver.EndCrash) + " size:16Mi", Fails: true},
+			Line{Do: "maqet starts", Seen: running + " size:16Mi"},
+		)},
+		{"a disk that is not there", []Line{
+			{Do: "maqet identifies", Seen: "Absent diskless"},
+			{Do: "maqet grows to 8Mi", Seen: "Absent diskless", Fails: true},
+		}},
+		{"a disk of a frozen machine", up(
+			Line{Do: "kernel freezes", Seen: "Unresponsive NoAnswer"},
+			Line{Do: "maqet grows to 8Mi", Seen: "Unresponsive NoAnswer", Fails: true},
+			Line{Do: "maqet limits to 50", Seen: "Unresponsive NoAnswer", Fails: true},
+			Line{Do: "kernel thaws", Seen: running},
 		)},
 	}
 }

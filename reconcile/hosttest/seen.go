@@ -1,11 +1,13 @@
 package hosttest
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/manifest"
 )
 
 // Seen is what an observation shows, in words: all that plans and phases go by
@@ -22,6 +24,8 @@ func Seen(o driver.Observed) string { return strings.Join(words(o), " ") }
 //	ended:Crash                 why the last process ended, until that is cleared
 //	launched                    the record of a process that is gone
 //	snapshot:a, snapshot:a+mem  a snapshot, and one with memory
+//	size:8Mi                    what its own disk has, when it was grown
+//	limit:50                    operations a second that its own disk is limited to
 //	unidentified, diskless      without an identity, without its own disk
 func words(o driver.Observed) []string {
 	seen := []string{string(o.Presence)}
@@ -56,6 +60,14 @@ func words(o driver.Observed) []string {
 			word += "+mem"
 		}
 		seen = append(seen, word)
+	}
+	if size := o.Files[ownDisk].Size; size != 0 {
+		note(size != ownSize, "size:"+manifest.Quantity(size).String())
+	}
+	if o.Guest != nil {
+		for _, d := range o.Guest.Disks {
+			note(d.Name == ownDisk && d.IOPS != 0, fmt.Sprintf("limit:%d", d.IOPS))
+		}
 	}
 	note(o.Identity == nil, "unidentified")
 	note(o.Presence == driver.Absent && !o.Files[ownDisk].Exists, "diskless")

@@ -110,8 +110,8 @@ func (s *Store) removeImage(ctx context.Context, p *Pruned, known Known) {
 			return
 		}
 	}
-	if open := disk.OpenedBy(p.Path); len(open) > 0 {
-		p.Removed, p.Why = false, "opened by "+strings.Join(open, ", ")
+	if open := disk.Holders(p.Path); len(open) > 0 {
+		p.Removed, p.Why = false, "opened by "+disk.HolderWords(open)
 		return
 	}
 	// Without the image its record says nothing, so that a removal that is cut off

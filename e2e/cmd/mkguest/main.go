@@ -1,6 +1,7 @@
 // Command mkguest builds the tiny Linux guest of the tests and of `make demo`.
 //
 //	go run ./e2e/cmd/mkguest -o build/guest
+//	go run ./e2e/cmd/mkguest -o build/guest-generic -generic
 //	go run ./e2e/cmd/mkguest -o build/guest -boots kvm
 //
 // With -boots it also boots the guest under that accelerator and fails when the
@@ -20,19 +21,24 @@ import (
 
 func main() {
 	out := flag.String("o", "build/guest", "folder for the guest")
+	generic := flag.Bool("generic", false, "with Debian's kernel for any computer instead of that for the cloud")
 	boots := flag.String("boots", "", "also boot the guest under this accelerator (kvm or tcg)")
 	timeout := flag.Duration("timeout", 10*time.Second, "how long that boot may take")
 	flag.Parse()
-	if err := run(*out, *boots, *timeout); err != nil {
+	if err := run(*out, *generic, *boots, *timeout); err != nil {
 		fmt.Fprintln(os.Stderr, "mkguest:", err)
 		os.Exit(1)
 	}
 }
 
-func run(out, accel string, timeout time.Duration) error {
+func run(out string, generic bool, accel string, timeout time.Duration) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	g, err := guest.Build(ctx, out)
+	flavour := guest.Cloud()
+	if generic {
+		flavour = guest.Generic()
+	}
+	g, err := guest.Build(ctx, out, flavour)
 	if err != nil {
 		return err
 	}

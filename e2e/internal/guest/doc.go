@@ -12,6 +12,9 @@
 //
 // From a shell: `go run ./e2e/cmd/mkguest -o build/guest`.
 //
+// There are two flavours, each kept in its own folder below build/: [Cloud], which
+// most tests want, and [Generic], whose kernel drives SATA and USB (`PathOf`).
+//
 // The kernel and busybox packages are downloaded by `apt-get download` and only
 // unpacked, never installed. The result is kept until the recipe (the script and
 // the list of modules) changes or `make clean` removes it.
@@ -38,7 +41,8 @@
 // # Caveats
 //
 // Only amd64 hosts with Debian's package archive can build it. The cloud kernel
-// has no USB, AHCI, 9p, e1000 or i6300esb driver. The guest is not deterministic
+// has no USB, AHCI, 9p, e1000 or i6300esb driver; of those the generic flavour has
+// the first two with it, since its list of modules names no others. The guest is not deterministic
 // to the byte: it follows the kernel the archive has today, and records which one
 // in manifest.json.
 package guest

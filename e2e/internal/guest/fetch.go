@@ -13,10 +13,7 @@ import (
 	"strings"
 )
 
-const (
-	kernelMeta     = "linux-image-cloud-amd64"
-	busyboxPackage = "busybox-static"
-)
+const busyboxPackage = "busybox-static"
 
 // debPackage is one downloaded Debian package.
 type debPackage struct {
@@ -25,9 +22,9 @@ type debPackage struct {
 	File    string
 }
 
-// fetch returns the kernel and busybox packages, downloading those that dir does
-// not hold yet.
-func fetch(ctx context.Context, dir string) ([]debPackage, error) {
+// fetch returns the flavour's kernel and the busybox package, downloading those
+// that dir does not hold yet.
+func fetch(ctx context.Context, dir string, flavour Flavour) ([]debPackage, error) {
 	if runtime.GOARCH != "amd64" {
 		return nil, fmt.Errorf("the tiny guest is made for amd64 hosts, this is %s; run this on an amd64 machine", runtime.GOARCH)
 	}
@@ -39,7 +36,9 @@ func fetch(ctx context.Context, dir string) ([]debPackage, error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, err
 	}
-	kernel, err := fetchOne(ctx, dir, "linux-image-*-cloud-amd64_*.deb", resolveKernel)
+	kernel, err := fetchOne(ctx, dir, flavour.pattern, func(ctx context.Context) (string, error) {
+		return resolveKernel(ctx, flavour)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -90,17 +89,17 @@ func fetchOne(ctx context.Context, dir, pattern string, resolve func(context.Con
 	return describe(ctx, have[len(have)-1])
 }
 
-var dependsLine = regexp.MustCompile(`(?m)^\s*Depends: (linux-image-\S+-cloud-amd64)$`)
+var dependsLine = regexp.MustCompile(`(?m)^\s*Depends: (linux-image-\S+-amd64)$`)
 
 // resolveKernel asks which kernel package the meta package stands for today.
-func resolveKernel(ctx context.Context) (string, error) {
-	out, err := output(ctx, "", "apt-cache", "depends", "--important", kernelMeta)
+func resolveKernel(ctx context.Context, flavour Flavour) (string, error) {
+	out, err := output(ctx, "", "apt-cache", "depends", "--important", flavour.meta)
 	if err != nil {
 		return "", err
 	}
 	match := dependsLine.FindStringSubmatch(out)
 	if match == nil {
-		return "", fmt.Errorf("apt-cache knows no kernel behind %s", kernelMeta)
+		return "", fmt.Errorf("apt-cache knows no kernel behind %s", flavour.meta)
 	}
 	return match[1], nil
 }

@@ -47,15 +47,15 @@ type record struct {
 	SHA256   map[string]string `json:"sha256"`
 }
 
-// Build makes the guest in dir and returns it. It does nothing when dir already
+// Build makes the guest of a flavour in dir and returns it. It does nothing when dir already
 // holds a guest of the same recipe. Any number of processes may build one folder
 // at once: one works, the others wait for it, at most until ctx ends.
-func Build(ctx context.Context, dir string) (g Guest, err error) {
+func Build(ctx context.Context, dir string, flavour Flavour) (g Guest, err error) {
 	dir, err = filepath.Abs(dir)
 	if err != nil {
 		return Guest{}, fmt.Errorf("tiny guest: %w", err)
 	}
-	if g, ok := cached(dir); ok {
+	if g, ok := cached(dir, flavour); ok {
 		return g, nil
 	}
 	if err := os.MkdirAll(dir, 0o750); err != nil {
@@ -66,13 +66,13 @@ func Build(ctx context.Context, dir string) (g Guest, err error) {
 		return Guest{}, fmt.Errorf("tiny guest: wait for another build in %s: %w", dir, err)
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
-	if g, ok := cached(dir); ok {
+	if g, ok := cached(dir, flavour); ok {
 		return g, nil
 	}
-	if err := build(ctx, dir); err != nil {
+	if err := build(ctx, dir, flavour); err != nil {
 		return Guest{}, fmt.Errorf("tiny guest in %s: %w", dir, err)
 	}
-	g, ok := cached(dir)
+	g, ok := cached(dir, flavour)
 	if !ok {
 		return Guest{}, fmt.Errorf("tiny guest in %s: built files do not match %s; remove the folder and build again", dir, manifestName)
 	}
@@ -81,18 +81,18 @@ func Build(ctx context.Context, dir string) (g Guest, err error) {
 
 // build downloads, unpacks and packs, in a scratch folder beside the result, and
 // puts the manifest in place last, so that a build cut off half-way is no guest.
-func build(ctx context.Context, dir string) (err error) {
+func build(ctx context.Context, dir string, flavour Flavour) (err error) {
 	scratch, err := os.MkdirTemp(dir, ".work-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
 
-	pkgs, err := fetch(ctx, filepath.Join(dir, "packages"))
+	pkgs, err := fetch(ctx, filepath.Join(dir, "packages"), flavour)
 	if err != nil {
 		return err
 	}
-	tree, err := unpack(ctx, pkgs, scratch)
+	tree, err := unpack(ctx, pkgs, flavour.modules, scratch)
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func build(ctx context.Context, dir string) (err error) {
 		return err
 	}
 
-	rec := record{Recipe: recipe(), Packages: map[string]string{}, SHA256: map[string]string{}}
+	rec := record{Recipe: recipe(flavour), Packages: map[string]string{}, SHA256: map[string]string{}}
 	for _, p := range pkgs {
 		rec.Packages[p.Name] = p.Version
 	}
@@ -130,13 +130,13 @@ func writeRecord(scratch, path string, rec record) error {
 
 // cached returns the guest in dir when its recipe is the present one and its files
 // are whole. A damaged or missing file only means that it is built again.
-func cached(dir string) (Guest, bool) {
+func cached(dir string, flavour Flavour) (Guest, bool) {
 	data, err := os.ReadFile(filepath.Join(dir, manifestName))
 	if err != nil {
 		return Guest{}, false
 	}
 	var rec record
-	if err := json.Unmarshal(data, &rec); err != nil || rec.Recipe != recipe() {
+	if err := json.Unmarshal(data, &rec); err != nil || rec.Recipe != recipe(flavour) {
 		return Guest{}, false
 	}
 	for _, name := range []string{kernelName, initrdName} {
@@ -155,7 +155,7 @@ func cached(dir string) (Guest, bool) {
 }
 
 // recipe identifies everything of this package that decides what the guest is.
-func recipe() string {
+func recipe(flavour Flavour) string {
 	sum := sha256.New()
 	_ = fs.WalkDir(rootfs, ".", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
@@ -165,6 +165,6 @@ func recipe() string {
 		fmt.Fprintf(sum, "%s %d\n%s", path, len(data), data)
 		return err
 	})
-	fmt.Fprintln(sum, modules, folders)
+	fmt.Fprintln(sum, flavour.meta, flavour.modules, folders)
 	return hex.EncodeToString(sum.Sum(nil))
 }

@@ -202,7 +202,7 @@ func TestBuild_again_keepsAWholeGuestAndMendsADamagedOne(t *testing.T) {
 	var builders sync.WaitGroup
 	for range 3 {
 		builders.Go(func() {
-			if _, err := guest.Build(t.Context(), dir); err != nil {
+			if _, err := guest.Build(t.Context(), dir, guest.Cloud()); err != nil {
 				t.Error(err)
 			}
 		})
@@ -210,7 +210,7 @@ func TestBuild_again_keepsAWholeGuestAndMendsADamagedOne(t *testing.T) {
 	builders.Wait()
 	built := modTime(t, filepath.Join(dir, "initrd.img"))
 
-	g, err := guest.Build(t.Context(), dir)
+	g, err := guest.Build(t.Context(), dir, guest.Cloud())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,7 +224,7 @@ func TestBuild_again_keepsAWholeGuestAndMendsADamagedOne(t *testing.T) {
 	if err := os.Truncate(g.Initrd, 100); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := guest.Build(t.Context(), dir); err != nil {
+	if _, err := guest.Build(t.Context(), dir, guest.Cloud()); err != nil {
 		t.Fatal(err)
 	}
 	whole, err := os.ReadFile(first.Initrd)

@@ -17,15 +17,6 @@ import (
 //go:embed rootfs
 var rootfs embed.FS
 
-// modules are the kernel modules the guest can load; those they depend on come
-// with them. Names are file names without the suffix.
-var modules = []string{
-	"button", "evdev",
-	"virtio_pci", "virtio_blk", "virtio_net", "virtio_scsi", "virtio_balloon", "virtio_console", "virtio_mem", "virtio-rng",
-	"sd_mod", "sr_mod", "isofs", "virtiofs",
-	"pvpanic-mmio", "pvpanic-pci",
-}
-
 // folders are the empty folders of the root file system, parents first.
 var folders = []string{"bin", "sbin", "dev", "proc", "sys", "run", "tmp", "mnt", "www", "etc", "etc/acpi", "etc/acpi/PWRF"}
 
@@ -38,7 +29,7 @@ type unpacked struct {
 }
 
 // unpack extracts the packages into scratch and chooses the modules.
-func unpack(ctx context.Context, pkgs []debPackage, scratch string) (unpacked, error) {
+func unpack(ctx context.Context, pkgs []debPackage, modules []string, scratch string) (unpacked, error) {
 	tree := filepath.Join(scratch, "tree")
 	for _, p := range pkgs {
 		if _, err := output(ctx, "", "dpkg-deb", "--extract", p.File, tree); err != nil {
@@ -58,7 +49,7 @@ func unpack(ctx context.Context, pkgs []debPackage, scratch string) (unpacked, e
 		release: strings.TrimPrefix(filepath.Base(kernels[0]), "vmlinuz-"),
 	}
 	all := filepath.Join(tree, "lib", "modules", u.release)
-	chosen, err := chooseModules(ctx, u, tree, all)
+	chosen, err := chooseModules(ctx, u, modules, tree, all)
 	if err != nil {
 		return unpacked{}, err
 	}
@@ -80,7 +71,7 @@ func unpack(ctx context.Context, pkgs []debPackage, scratch string) (unpacked, e
 // chooseModules returns the paths, below all, of the wanted modules and of those
 // they need. Debian's package comes without an index (its installation makes it),
 // so it is made here.
-func chooseModules(ctx context.Context, u unpacked, tree, all string) ([]string, error) {
+func chooseModules(ctx context.Context, u unpacked, modules []string, tree, all string) ([]string, error) {
 	if _, err := output(ctx, "", u.busybox, "depmod", "-b", tree, u.release); err != nil {
 		return nil, err
 	}
@@ -98,9 +89,16 @@ func chooseModules(ctx context.Context, u unpacked, tree, all string) ([]string,
 		needs[path] = strings.Fields(deps)
 		byName[strings.TrimSuffix(filepath.Base(path), ".ko")] = path
 	}
+	builtin, err := os.ReadFile(filepath.Join(all, "modules.builtin"))
+	if err != nil {
+		return nil, err
+	}
 	var chosen []string
 	for _, name := range modules {
 		path, ok := byName[name]
+		if !ok && strings.Contains(string(builtin), "/"+name+".ko\n") {
+			continue // the kernel has it in itself
+		}
 		if !ok {
 			return nil, fmt.Errorf("kernel %s has no module %s", u.release, name)
 		}

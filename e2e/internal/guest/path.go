@@ -13,10 +13,16 @@ import (
 // buildTimeout bounds a first build, most of which is the download.
 const buildTimeout = 5 * time.Minute
 
-// Path returns the guest in the repository's build/guest, building it first when
-// needed; test processes running at once build it only once. The test fails when
-// it cannot be built, because a test without its guest has proved nothing.
+// Path returns the guest with the cloud kernel; see [PathOf].
 func Path(t testing.TB) Guest {
+	t.Helper()
+	return PathOf(t, Cloud())
+}
+
+// PathOf returns the guest of a flavour from the repository's build folder, building
+// it first when needed; test processes running at once build it only once. The test
+// fails when it cannot be built, because a test without its guest has proved nothing.
+func PathOf(t testing.TB, flavour Flavour) Guest {
 	t.Helper()
 	root, err := Root()
 	if err != nil {
@@ -24,7 +30,7 @@ func Path(t testing.TB) Guest {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), buildTimeout)
 	defer cancel()
-	g, err := Build(ctx, filepath.Join(root, "build", "guest"))
+	g, err := Build(ctx, filepath.Join(root, "build", flavour.dir), flavour)
 	if err != nil {
 		t.Fatal(err)
 	}
