@@ -59,6 +59,8 @@ type Observed struct {
 	// Files are the disk image files by disk name: those maqet creates and those
 	// the manifest names.
 	Files map[string]DiskFile
+	// Seed is how the guest is provisioned; nil for a machine without cloudInit.
+	Seed *Seed
 	// Snapshots are the snapshots found, by tag.
 	Snapshots map[string]SnapshotState
 	// SnapshotsKnown is false when the disks could not be asked.

@@ -42,6 +42,9 @@ func Resolve(vm *VirtualMachine, dir string) *VirtualMachine {
 		}
 		s.NICs[i].MAC = strings.ToLower(s.NICs[i].MAC)
 	}
+	if s.CloudInit != nil {
+		s.CloudInit.UserDataFile = absolute(s.CloudInit.UserDataFile, dir)
+	}
 	if s.Shutdown == nil {
 		s.Shutdown = &Shutdown{}
 	}
@@ -179,6 +182,9 @@ func (vm *VirtualMachine) DeepCopy() *VirtualMachine {
 			s.NICs[i].User.Forward = slices.Clone(s.NICs[i].User.Forward)
 		}
 		s.NICs[i].Bridge = clone(s.NICs[i].Bridge)
+	}
+	if s.CloudInit = clone(s.CloudInit); s.CloudInit != nil {
+		s.CloudInit.SSHAuthorizedKeys = slices.Clone(s.CloudInit.SSHAuthorizedKeys)
 	}
 	s.Serial = clone(s.Serial)
 	s.Devices = slices.Clone(s.Devices)

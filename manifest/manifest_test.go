@@ -78,6 +78,7 @@ func fullMachine() *VirtualMachine {
 				Name: "n", MAC: "52:54:00:00:00:AA",
 				User: &UserNet{Forward: []string{"tcp::1:1"}}, Bridge: &BridgeNet{Name: "br0"},
 			}},
+			CloudInit: &CloudInit{UserDataFile: "u", SSHAuthorizedKeys: []string{"k"}},
 			Serial:    &Serial{Log: true},
 			Devices:   []Device{{Name: "x", Driver: "y", Properties: properties}},
 			Shutdown:  &Shutdown{Methods: []ShutdownMethod{ShutdownACPI}},

@@ -76,6 +76,8 @@ type VirtualMachineSpec struct {
 	Disks []Disk `json:"disks,omitempty"`
 	// NICs are the network cards.
 	NICs []NIC `json:"nics,omitempty"`
+	// CloudInit provisions the guest at its first start. Absent: not.
+	CloudInit *CloudInit `json:"cloudInit,omitempty"`
 	// Serial gives the machine a serial line. Absent: none.
 	Serial *Serial `json:"serial,omitempty"`
 	// Devices are further devices, passed to QEMU's -device.

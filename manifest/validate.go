@@ -103,6 +103,7 @@ func (v *validator) machine(vm *VirtualMachine, arch string) {
 	v.boot(s)
 	v.disks(s)
 	v.nics(s.NICs)
+	v.cloudInit(s.CloudInit)
 	v.devices(s.Devices)
 	v.shutdown(s.Shutdown)
 	v.readiness(vm)

@@ -14,7 +14,7 @@ import (
 // patternsOf are the paths of all values that a type can hold.
 func patternsOf(t reflect.Type, path string, out map[string]bool) {
 	switch t {
-	case reflect.TypeFor[manifest.Scalar](), reflect.TypeFor[manifest.Quantity](), reflect.TypeFor[manifest.Duration]():
+	case reflect.TypeFor[manifest.Scalar](), reflect.TypeFor[manifest.Quantity](), reflect.TypeFor[manifest.Duration](), reflect.TypeFor[manifest.Free]():
 		out[path] = true
 		return
 	}
@@ -56,7 +56,7 @@ func TestFields_everyManifestField_isInTheTable(t *testing.T) {
 		}
 	}
 	// These objects mean something by being there, even when they are empty.
-	presence := map[string]bool{"spec.serial": true, "spec.nics[].user": true}
+	presence := map[string]bool{"spec.serial": true, "spec.cloudInit": true, "spec.nics[].user": true}
 	for p := range table {
 		if !patterns[p] && !presence[p] {
 			t.Errorf("%s is in the table, but no field of a manifest", p)
@@ -70,7 +70,7 @@ func TestFields_classes_areAsPromised(t *testing.T) {
 		switch {
 		case f.Path == "metadata.name":
 			want = ClassRecreate
-		case strings.HasPrefix(f.Path, "metadata."):
+		case strings.HasPrefix(f.Path, "metadata."), strings.HasPrefix(f.Path, "spec.cloudInit."):
 			want = ClassMetadata
 		case f.Path == "spec.powerState":
 			want = ClassLive

@@ -35,6 +35,7 @@ func (m *model) start(paused bool) {
 	}
 	m.obs.Guest = m.guest(&spec, id)
 	m.obs.Guest.RunState = runState
+	m.provision(id.UID)
 	m.obs.Ready = !paused && spec.Readiness == nil
 }
 
@@ -66,6 +67,21 @@ func (m *model) guest(spec *manifest.VirtualMachineSpec, id driver.Identity) *dr
 		g.Devices = append(g.Devices, driver.GDevice{Name: d.Name, Driver: d.Driver})
 	}
 	return g
+}
+
+// provision gives the guest its seed, where it has none of this instance yet.
+func (m *model) provision(uid string) {
+	if m.want.Machine.Object.Spec.CloudInit == nil {
+		return
+	}
+	s := driver.Seed{Next: uid}
+	if m.obs.Seed != nil {
+		s = *m.obs.Seed
+	}
+	if s.Next = cmp.Or(s.Next, uid); s.Instance != s.Next {
+		s.Instance, s.Applied, s.At = s.Next, s.Wanted, m.now
+	}
+	m.obs.Seed = &s
 }
 
 // modelMachine stands for asking the binary what an alias means.

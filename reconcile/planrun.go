@@ -98,6 +98,7 @@ func (p *planner) converge() {
 		owed[i].Pending = !p.opt.AllowRestart
 	}
 	p.plan.Changes = append(append(p.plan.Changes, owed...), sizes...)
+	p.provisioning()
 	if len(owed) > 0 && p.opt.AllowRestart {
 		p.stop(driver.IntentRestart, fmt.Sprintf("%s needs a restart, which is allowed", owed[0].Path))
 		return

@@ -26,6 +26,7 @@ func (p *planner) absent() {
 	sizes, problems := sizeChanges(p.spec, &p.obs)
 	p.plan.Changes = append(p.plan.Changes, sizes...)
 	p.plan.Problems = append(p.plan.Problems, problems...)
+	p.provisioning()
 	if p.power != manifest.PowerStopped && !p.opt.Stop && p.mayStart() {
 		p.start()
 	}
@@ -173,6 +174,9 @@ func deviceNames(spec *manifest.VirtualMachineSpec) []string {
 	}
 	for _, d := range spec.Devices {
 		names = append(names, d.Name)
+	}
+	if spec.CloudInit != nil {
+		names = append(names, driver.SeedDevice)
 	}
 	return names
 }

@@ -74,4 +74,6 @@ type Ports struct {
 	Records   Records
 	Storage   Storage
 	Snapshots Snapshots
+	// Provisioner is needed by Provision only.
+	Provisioner Provisioner
 }

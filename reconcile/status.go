@@ -42,12 +42,14 @@ type Status struct {
 	NextTry   time.Time `json:"nextTry,omitzero"`
 	StartedAt time.Time `json:"startedAt,omitzero"`
 	// Cgroup is the control group of the process; empty when it was only looked at briefly.
-	Cgroup          string             `json:"cgroup,omitempty"`
-	Observed        *ObservedStatus    `json:"observed,omitempty"`
-	Snapshots       []SnapshotStatus   `json:"snapshots"`
-	LastTermination *state.Termination `json:"lastTermination,omitempty"`
-	Hold            *state.Hold        `json:"hold,omitempty"`
-	Deleting        *state.Deletion    `json:"deleting,omitempty"`
+	Cgroup   string          `json:"cgroup,omitempty"`
+	Observed *ObservedStatus `json:"observed,omitempty"`
+	// Provisioning is nil without cloudInit.
+	Provisioning    *ProvisioningStatus `json:"provisioning,omitempty"`
+	Snapshots       []SnapshotStatus    `json:"snapshots"`
+	LastTermination *state.Termination  `json:"lastTermination,omitempty"`
+	Hold            *state.Hold         `json:"hold,omitempty"`
+	Deleting        *state.Deletion     `json:"deleting,omitempty"`
 }
 
 // ObservedStatus is what QEMU itself says.

@@ -39,6 +39,7 @@ func statusOf(want Desired, obs driver.Observed, plan Plan, opt Options, now tim
 		s.Deleting = rec.Deleting
 	}
 	s.Observed = observedStatus(obs.Guest)
+	s.Provisioning = provisioningStatus(rec, &obs)
 	s.Conditions = conditionsOf(want, &obs, plan, s, opt, now)
 	s.Snapshots = snapshotStatuses(want, &obs)
 	return s
@@ -181,6 +182,9 @@ func conditionsOf(want Desired, obs *driver.Observed, plan Plan, s Status, opt O
 	}
 	if m := want.Machine; m != nil && m.Invalid != nil {
 		add(ConditionManifestInvalid, "LastGoodKept", m.Invalid.Message)
+	}
+	if c, drifted := provisioningCondition(want.Machine, obs); drifted {
+		out = append(out, c)
 	}
 	if obs.Guest != nil && obs.Guest.RunState == runIOError {
 		add(ConditionIOError, ReasonIOError, "QEMU stopped the guest because a disk failed")

@@ -94,6 +94,7 @@ func describeMachine(env environment, v reconcile.View) {
 	if t := s.LastTermination; t != nil {
 		top.add("Last end", describeEnd(*t))
 	}
+	top.add("Provisioned", describeProvisioning(s.Provisioning))
 	describeObserved(env.out, s.Observed)
 	describeConditions(env.out, s.Conditions)
 	describeSnapshots(env.out, s.Snapshots)

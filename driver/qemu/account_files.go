@@ -32,6 +32,9 @@ func (d *Driver) handOver(vm *manifest.VirtualMachine, a *account) error {
 			paths = append(paths, d.layout.Disk(name, disk.Name))
 		}
 	}
+	if vm.Spec.CloudInit != nil {
+		paths = append(paths, d.layout.Seed(name))
+	}
 	if s := vm.Spec.Serial; s != nil && s.Log {
 		paths = append(paths, d.layout.SerialLog(name))
 	}

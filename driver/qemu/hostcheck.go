@@ -54,6 +54,7 @@ func (p *Prober) Check(ctx context.Context, vm *manifest.VirtualMachine) (driver
 		c.checkDisks()
 		c.checkNICs()
 		c.checkDevices()
+		c.checkSeed()
 	}
 	if err := c.checkAccelerators(ctx, p); err != nil {
 		return host, nil, err

@@ -61,7 +61,7 @@ func (d *Driver) prepare(name string) error {
 }
 
 // start does the work of Start and returns the pid.
-func (d *Driver) start(ctx context.Context, req driver.StartRequest) (int, error) {
+func (d *Driver) start(ctx context.Context, req driver.StartRequest) (pid int, err error) {
 	name := req.VM.Metadata.Name
 	account, err := accountOf(req.VM)
 	if err != nil {
@@ -79,6 +79,15 @@ func (d *Driver) start(ctx context.Context, req driver.StartRequest) (int, error
 	if err := d.clearForStart(name); err != nil {
 		return 0, err
 	}
+	undo, err := d.prepareSeed(ctx, req.VM, record.UID)
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, undo())
+		}
+	}()
 	l, err := d.newLaunch(ctx, req.VM, cmd, record, account)
 	if err != nil {
 		return 0, errors.Join(err, d.removeRun(name))
