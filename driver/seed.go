@@ -2,10 +2,6 @@ package driver
 
 import "time"
 
-// SeedDevice is the id of the controller with the drive that holds the seed, and
-// the name of its slot in an identity. No name of a manifest has a dot.
-const SeedDevice = "maqet.seed"
-
 // SeedRecordVersion is the format of seed.json that this maqet writes.
 const SeedRecordVersion = 1
 

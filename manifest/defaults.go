@@ -42,6 +42,7 @@ func Resolve(vm *VirtualMachine, dir string) *VirtualMachine {
 		}
 		s.NICs[i].MAC = strings.ToLower(s.NICs[i].MAC)
 	}
+	s.Watchdog.resolve()
 	if s.CloudInit != nil {
 		s.CloudInit.UserDataFile = absolute(s.CloudInit.UserDataFile, dir)
 	}
@@ -187,6 +188,7 @@ func (vm *VirtualMachine) DeepCopy() *VirtualMachine {
 		s.CloudInit.SSHAuthorizedKeys = slices.Clone(s.CloudInit.SSHAuthorizedKeys)
 	}
 	s.Serial = clone(s.Serial)
+	s.Watchdog = clone(s.Watchdog)
 	s.Devices = slices.Clone(s.Devices)
 	for i := range s.Devices {
 		s.Devices[i].Properties = maps.Clone(s.Devices[i].Properties)

@@ -345,6 +345,9 @@ func hostPlaces(vm *VirtualMachine) []string {
 	if vm.Spec.CloudInit != nil {
 		places = append(places, "spec.cloudInit")
 	}
+	if vm.Spec.Watchdog != nil {
+		places = append(places, "spec.watchdog.model")
+	}
 	if vm.Spec.CPU != nil {
 		places = append(places, "spec.cpu.model", "spec.cpu.count")
 	}

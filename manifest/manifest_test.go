@@ -80,6 +80,7 @@ func fullMachine() *VirtualMachine {
 			}},
 			CloudInit: &CloudInit{UserDataFile: "u", SSHAuthorizedKeys: []string{"k"}},
 			Serial:    &Serial{Log: true},
+			Watchdog:  &Watchdog{},
 			Devices:   []Device{{Name: "x", Driver: "y", Properties: properties}},
 			Shutdown:  &Shutdown{Methods: []ShutdownMethod{ShutdownACPI}},
 			Readiness: &Readiness{Serial: &SerialReadiness{Match: "x"}, TCP: &TCPReadiness{Port: 1}},

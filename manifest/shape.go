@@ -89,6 +89,12 @@ func enumOf(t reflect.Type) *enum {
 		return &enum{allowed: []string{string(ShutdownACPI)}, notYet: []string{"GuestAgent"}}
 	case reflect.TypeFor[DiskPolicy]():
 		return &enum{allowed: []string{string(DisksKeep), string(DisksDelete)}}
+	case reflect.TypeFor[WatchdogModel]():
+		return &enum{allowed: []string{string(WatchdogI6300ESB), string(WatchdogIB700)}}
+	case reflect.TypeFor[WatchdogAction]():
+		return &enum{allowed: []string{
+			string(WatchdogReset), string(WatchdogShutdown), string(WatchdogPoweroff), string(WatchdogPause), string(WatchdogInjectNMI), string(WatchdogDebug), string(WatchdogNone),
+		}}
 	case reflect.TypeFor[SnapshotMethod]():
 		return &enum{allowed: []string{string(SnapshotDisk), string(SnapshotFull)}}
 	case reflect.TypeFor[SnapshotPolicy]():

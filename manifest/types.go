@@ -80,6 +80,8 @@ type VirtualMachineSpec struct {
 	CloudInit *CloudInit `json:"cloudInit,omitempty"`
 	// Serial gives the machine a serial line. Absent: none.
 	Serial *Serial `json:"serial,omitempty"`
+	// Watchdog acts when the guest hangs. Absent: none.
+	Watchdog *Watchdog `json:"watchdog,omitempty"`
 	// Devices are further devices, passed to QEMU's -device.
 	Devices []Device `json:"devices,omitempty"`
 	// Shutdown says how the guest is asked to end. Absent: ACPI, 60s.

@@ -99,6 +99,8 @@ var fieldTable = []Field{
 	{Path: "spec.cloudInit.sshAuthorizedKeys", Class: ClassMetadata, Seen: SeenSeed},
 	{Path: "spec.serial", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.serial.log", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.watchdog.model", Class: ClassRestart, Seen: SeenQMP, live: liveWatchdog},
+	{Path: "spec.watchdog.action", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.devices[].name", Class: ClassRestart, Seen: SeenQMP},
 	{Path: "spec.devices[].driver", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.devices[].properties[]", Class: ClassRestart, Seen: SeenLaunch},
@@ -203,6 +205,8 @@ func liveReadOnly(o *driver.Observed, item string) (string, bool) {
 	}
 	return "", false
 }
+
+func liveWatchdog(o *driver.Observed, _ string) (string, bool) { return o.Guest.Watchdog, true }
 
 func liveMAC(o *driver.Observed, item string) (string, bool) {
 	for _, n := range o.Guest.NICs {

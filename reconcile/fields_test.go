@@ -117,6 +117,9 @@ func TestGuestChanges_changedManifest_needsRestart(t *testing.T) {
 		{"machine type", func(s *spec) { s.Machine.Type = "pc-q35-8.0" }, []string{"spec.machine.type pc-q35-7.2 -> pc-q35-8.0"}},
 		{"machine property", func(s *spec) { s.Machine.Properties["hpet"] = manifest.ScalarOf(true) }, []string{"spec.machine.properties[hpet] false -> true"}},
 		{"hotplug ports", func(s *spec) { s.Machine.HotplugPorts = 2 }, []string{"spec.machine.hotplugPorts  -> 2"}},
+		{"watchdog added", func(s *spec) { s.Watchdog = &manifest.Watchdog{Model: "i6300esb", Action: "reset"} }, []string{
+			"spec.watchdog.model  -> i6300esb", "spec.watchdog.action  -> reset",
+		}},
 		{"disk added", func(s *spec) { s.Disks = append(s.Disks, manifest.Disk{Name: "data", Size: 1 << 20}) }, []string{"spec.disks[data]  -> 1Mi qcow2 disk"}},
 		{"disk removed", func(s *spec) { s.Disks = s.Disks[:1] }, []string{"spec.disks[iso] /srv/x.iso raw cdrom -> "}},
 		{"disk made read-only", func(s *spec) { s.Disks[0].ReadOnly = true }, []string{"spec.disks[root].readOnly false -> true"}},

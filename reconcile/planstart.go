@@ -178,6 +178,9 @@ func deviceNames(spec *manifest.VirtualMachineSpec) []string {
 	if spec.CloudInit != nil {
 		names = append(names, driver.SeedDevice)
 	}
+	if w := spec.Watchdog; w != nil && w.Model == manifest.WatchdogI6300ESB {
+		names = append(names, driver.WatchdogDevice)
+	}
 	return names
 }
 

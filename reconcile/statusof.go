@@ -145,7 +145,7 @@ func observedStatus(g *driver.Guest) *ObservedStatus {
 	}
 	o := &ObservedStatus{
 		CPUs: g.CPUs, Memory: manifest.Quantity(g.Memory), RunState: g.RunState,
-		Accelerator: g.Accelerator, MachineType: g.MachineType, CPUModel: g.CPUModel,
+		Accelerator: g.Accelerator, MachineType: g.MachineType, CPUModel: g.CPUModel, Watchdog: g.Watchdog,
 		Disks: []driver.GDisk{}, NICs: []driver.GNIC{}, Devices: []driver.GDevice{},
 	}
 	if g.Version != (driver.Version{}) {

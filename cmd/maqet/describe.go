@@ -161,6 +161,7 @@ func describeObserved(out io.Writer, o *reconcile.ObservedStatus) {
 	for _, d := range o.Devices {
 		f.add("Device "+d.Name, d.Driver)
 	}
+	f.add("Watchdog", o.Watchdog)
 }
 
 func describeConditions(out io.Writer, conditions []state.Condition) {

@@ -55,6 +55,7 @@ func (p *Prober) Check(ctx context.Context, vm *manifest.VirtualMachine) (driver
 		c.checkNICs()
 		c.checkDevices()
 		c.checkSeed()
+		c.checkWatchdog()
 	}
 	if err := c.checkAccelerators(ctx, p); err != nil {
 		return host, nil, err

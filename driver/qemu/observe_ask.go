@@ -165,6 +165,9 @@ func (q *questions) details(ctx context.Context, d *Driver, conn *qmp.Conn, g *d
 	var all []*detail
 	for _, item := range q.devices {
 		kind, ok := strings.CutPrefix(item.Type, "child<")
+		if ok && item.Name == driver.WatchdogDevice {
+			g.Watchdog = strings.TrimSuffix(kind, ">")
+		}
 		// Names with a dot are what maqet adds itself: no name of a manifest has one.
 		if !ok || strings.Contains(item.Name, ".") {
 			continue

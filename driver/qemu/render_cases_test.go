@@ -53,8 +53,8 @@ func testHost() driver.Host {
 	addMachine(&h, driver.MachineType{Name: "pc-q35-7.1", MaxCPU: 288}, false)
 	addMachine(&h, driver.MachineType{Name: "isapc", MaxCPU: 1}, false)
 	addMachine(&h, driver.MachineType{Name: "none", MaxCPU: 1}, false)
-	h.PCIDevices = wordSet("virtio-blk-pci virtio-net-pci virtio-rng-pci virtio-serial-pci virtio-balloon-pci virtio-scsi-pci e1000 e1000e pcie-root-port qemu-xhci pvpanic-pci")
-	h.Devices = wordSet(wordsOf(h.PCIDevices) + " isa-serial scsi-cd ne2k_isa ide-cd ide-hd pvpanic virtserialport usb-kbd")
+	h.PCIDevices = wordSet("virtio-blk-pci virtio-net-pci virtio-rng-pci virtio-serial-pci virtio-balloon-pci virtio-scsi-pci i6300esb e1000 e1000e pcie-root-port qemu-xhci pvpanic-pci")
+	h.Devices = wordSet(wordsOf(h.PCIDevices) + " isa-serial scsi-cd ib700 ne2k_isa ide-cd ide-hd pvpanic virtserialport usb-kbd")
 	return h
 }
 

@@ -26,6 +26,15 @@ func provisioningCases() []argvCase {
 			return s
 		}, earlier: seeded("q35")},
 		{name: "cloud-init-pc", spec: seeded("pc")},
+		{name: "watchdog", spec: func(string) manifest.VirtualMachineSpec {
+			return manifest.VirtualMachineSpec{Machine: q35(), Disks: []manifest.Disk{sized("root")}, Watchdog: &manifest.Watchdog{}}
+		}},
+		{name: "watchdog-isa", spec: func(string) manifest.VirtualMachineSpec {
+			return manifest.VirtualMachineSpec{
+				Machine:  &manifest.Machine{Type: "isapc"},
+				Watchdog: &manifest.Watchdog{Model: manifest.WatchdogIB700, Action: manifest.WatchdogInjectNMI},
+			}
+		}},
 	}
 }
 

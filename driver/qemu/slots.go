@@ -78,6 +78,9 @@ func placements(vm *manifest.VirtualMachine, family driver.BusFamily, host drive
 	if vm.Spec.CloudInit != nil {
 		all = append(all, placement{driver.SeedDevice, "spec.cloudInit", kind})
 	}
+	if w := vm.Spec.Watchdog; w != nil && w.Model == manifest.WatchdogI6300ESB {
+		all = append(all, placement{driver.WatchdogDevice, "spec.watchdog.model", kind})
+	}
 	return all
 }
 
