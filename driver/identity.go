@@ -19,6 +19,8 @@ type Identity struct {
 	// MACs are the generated addresses by nic name. A nic whose manifest names
 	// an address has no entry.
 	MACs map[string]string `json:"macs,omitempty"`
+	// Firmware is what was found for the machine once, by its kind.
+	Firmware map[FirmwareKind]Firmware `json:"firmware,omitempty"`
 	// Slots are where devices sit, by device name. Slots are never shifted.
 	Slots map[string]Slot `json:"slots,omitempty"`
 }

@@ -86,6 +86,8 @@ type Guest struct {
 	NICs        []GNIC    `json:"nics"`
 	Devices     []GDevice `json:"devices"`
 	Jobs        []Job     `json:"jobs,omitempty"`
+	// NVRAM is what UEFI firmware writes to, called like its block node; nil for a BIOS.
+	NVRAM *GDisk `json:"nvram,omitempty"`
 	// Watchdog is the model of the watchdog; empty when there is none.
 	Watchdog string `json:"watchdog,omitempty"`
 	// Brief is true when only the run state and the uuid were asked.

@@ -171,6 +171,7 @@ func (vm *VirtualMachine) DeepCopy() *VirtualMachine {
 	if s.CPU = clone(s.CPU); s.CPU != nil {
 		s.CPU.Topology = clone(s.CPU.Topology)
 	}
+	s.Firmware = clone(s.Firmware)
 	s.Memory = clone(s.Memory)
 	if s.Boot = clone(s.Boot); s.Boot != nil {
 		s.Boot.Order = slices.Clone(s.Boot.Order)

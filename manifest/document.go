@@ -345,6 +345,9 @@ func hostPlaces(vm *VirtualMachine) []string {
 	if vm.Spec.CloudInit != nil {
 		places = append(places, "spec.cloudInit")
 	}
+	if vm.Spec.Firmware != nil {
+		places = append(places, "spec.firmware.uefi", "spec.firmware.secureBoot")
+	}
 	if vm.Spec.Watchdog != nil {
 		places = append(places, "spec.watchdog.model")
 	}

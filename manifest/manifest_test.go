@@ -70,6 +70,7 @@ func fullMachine() *VirtualMachine {
 		Spec: VirtualMachineSpec{
 			Emulator: &Emulator{Accelerators: []string{"tcg"}, ExtraArgs: []string{"-rtc"}},
 			Machine:  &Machine{Type: "q35", Properties: properties},
+			Firmware: &Firmware{},
 			CPU:      &CPU{Topology: &Topology{Cores: 2}},
 			Memory:   &Memory{Size: 1 << 20},
 			Boot:     &Boot{Order: []string{"d"}, Kernel: &Kernel{Image: "k", Initrd: "../i"}},

@@ -66,6 +66,8 @@ type VirtualMachineSpec struct {
 	Emulator *Emulator `json:"emulator,omitempty"`
 	// Machine is the board. Absent: QEMU's default board for the binary.
 	Machine *Machine `json:"machine,omitempty"`
+	// Firmware is what the machine begins with. Absent: the board's own, a BIOS on PCs.
+	Firmware *Firmware `json:"firmware,omitempty"`
 	// CPU is the processor. Absent: QEMU's default model, one vCPU.
 	CPU *CPU `json:"cpu,omitempty"`
 	// Memory is the guest's RAM. Absent: QEMU's default (128 MiB on x86).

@@ -97,6 +97,7 @@ func (v *validator) machine(vm *VirtualMachine, arch string) {
 	v.metadata(vm.Metadata, ValidMachineName)
 	v.emulator(s.Emulator)
 	v.board(s, arch)
+	v.firmware(s)
 	v.cpu(s.CPU)
 	v.memory(s.Memory)
 	v.deviceNames(s)

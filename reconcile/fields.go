@@ -68,6 +68,8 @@ var fieldTable = []Field{
 	{Path: "spec.machine.type", Class: ClassRestart, Seen: SeenQMP, live: liveMachine, same: sameMachine, confirms: true},
 	{Path: "spec.machine.hotplugPorts", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.machine.properties[]", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.firmware.uefi", Class: ClassRestart, Seen: SeenQMP, live: liveUEFI},
+	{Path: "spec.firmware.secureBoot", Class: ClassRestart, Seen: SeenQMP, live: liveSecureBoot},
 	{Path: "spec.cpu.model", Class: ClassRestart, Seen: SeenQMP, live: liveCPUModel, confirms: true},
 	{Path: "spec.cpu.count", Class: ClassRestart, Seen: SeenQMP, live: liveCPUs, Absent: "1"},
 	{Path: "spec.cpu.topology.sockets", Class: ClassRestart, Seen: SeenQMP, live: liveTopology(func(t driver.Topology) int { return t.Sockets }), confirms: true},
@@ -204,6 +206,14 @@ func liveReadOnly(o *driver.Observed, item string) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+func liveUEFI(o *driver.Observed, _ string) (string, bool) {
+	return strconv.FormatBool(o.Guest.NVRAM != nil), true
+}
+
+func liveSecureBoot(o *driver.Observed, _ string) (string, bool) {
+	return strconv.FormatBool(o.Guest.NVRAM != nil && o.Guest.NVRAM.Name == driver.FirmwareSecureBoot.NVRAMNode()), true
 }
 
 func liveWatchdog(o *driver.Observed, _ string) (string, bool) { return o.Guest.Watchdog, true }

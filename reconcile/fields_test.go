@@ -117,6 +117,7 @@ func TestGuestChanges_changedManifest_needsRestart(t *testing.T) {
 		{"machine type", func(s *spec) { s.Machine.Type = "pc-q35-8.0" }, []string{"spec.machine.type pc-q35-7.2 -> pc-q35-8.0"}},
 		{"machine property", func(s *spec) { s.Machine.Properties["hpet"] = manifest.ScalarOf(true) }, []string{"spec.machine.properties[hpet] false -> true"}},
 		{"hotplug ports", func(s *spec) { s.Machine.HotplugPorts = 2 }, []string{"spec.machine.hotplugPorts  -> 2"}},
+		{"firmware added", func(s *spec) { s.Firmware = &manifest.Firmware{UEFI: true} }, []string{"spec.firmware.uefi false -> true"}},
 		{"watchdog added", func(s *spec) { s.Watchdog = &manifest.Watchdog{Model: "i6300esb", Action: "reset"} }, []string{
 			"spec.watchdog.model  -> i6300esb", "spec.watchdog.action  -> reset",
 		}},

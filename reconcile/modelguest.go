@@ -52,6 +52,9 @@ func (m *model) guest(spec *manifest.VirtualMachineSpec, id driver.Identity) *dr
 			g.Topology = driver.Topology{Sockets: max(t.Sockets, 1), Cores: max(t.Cores, 1), Threads: max(t.Threads, 1)}
 		}
 	}
+	if kind := driver.FirmwareKindOf(spec); kind != "" {
+		g.NVRAM = &driver.GDisk{Name: kind.NVRAMNode(), Format: string(manifest.FormatQcow2)}
+	}
 	if spec.Watchdog != nil {
 		g.Watchdog = string(spec.Watchdog.Model)
 	}

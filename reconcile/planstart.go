@@ -155,6 +155,11 @@ func (p *planner) identityLacks() string {
 			return "an address for nic " + n.Name
 		}
 	}
+	if kind := driver.FirmwareKindOf(p.spec); kind != "" {
+		if _, ok := id.Firmware[kind]; !ok {
+			return "firmware"
+		}
+	}
 	for _, name := range deviceNames(p.spec) {
 		if _, ok := id.Slots[name]; !ok {
 			return "a place for " + name

@@ -64,6 +64,7 @@ type ObservedStatus struct {
 	Accelerator string            `json:"accelerator"`
 	MachineType string            `json:"machineType"`
 	CPUModel    string            `json:"cpuModel,omitempty"`
+	Firmware    string            `json:"firmware,omitempty"`
 	Watchdog    string            `json:"watchdog,omitempty"`
 }
 

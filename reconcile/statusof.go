@@ -148,6 +148,13 @@ func observedStatus(g *driver.Guest) *ObservedStatus {
 		Accelerator: g.Accelerator, MachineType: g.MachineType, CPUModel: g.CPUModel, Watchdog: g.Watchdog,
 		Disks: []driver.GDisk{}, NICs: []driver.GNIC{}, Devices: []driver.GDevice{},
 	}
+	switch {
+	case g.NVRAM == nil:
+	case g.NVRAM.Name == driver.FirmwareSecureBoot.NVRAMNode():
+		o.Firmware = "UEFI with Secure Boot"
+	default:
+		o.Firmware = "UEFI"
+	}
 	if g.Version != (driver.Version{}) {
 		o.QEMUVersion = g.Version.String()
 	}

@@ -146,6 +146,7 @@ func describeObserved(out io.Writer, o *reconcile.ObservedStatus) {
 	f.add("Version", o.QEMUVersion)
 	f.add("Accelerator", o.Accelerator)
 	f.add("Machine type", o.MachineType)
+	f.add("Firmware", o.Firmware)
 	f.add("CPUs", strings.TrimSpace(fmt.Sprintf("%d %s", o.CPUs, o.CPUModel)))
 	f.add("Memory", o.Memory.String())
 	for _, d := range o.Disks {

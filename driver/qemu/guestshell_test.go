@@ -27,7 +27,7 @@ func (r *rig) shell() *guestShell {
 	defer cancel()
 	record, err := r.readLaunched("web")
 	r.must(err)
-	scan, err := newSerialScan(r.layout.SerialLog("web"), record.SerialOffset, "^maqet-guest ready")
+	scan, err := newSerialScan(r.layout.SerialLog("web"), record.SerialOffset, "maqet-guest ready") // behind what firmware may have written on that line
 	r.must(err)
 	for {
 		found, err := scan.more()

@@ -56,6 +56,9 @@ func (p *Prober) Check(ctx context.Context, vm *manifest.VirtualMachine) (driver
 		c.checkDevices()
 		c.checkSeed()
 		c.checkWatchdog()
+		if err := c.checkFirmware(p); err != nil {
+			return host, nil, err
+		}
 	}
 	if err := c.checkAccelerators(ctx, p); err != nil {
 		return host, nil, err

@@ -79,6 +79,9 @@ func (d *Driver) start(ctx context.Context, req driver.StartRequest) (pid int, e
 	if err := d.clearForStart(name); err != nil {
 		return 0, err
 	}
+	if err := d.prepareFirmware(ctx, req.VM, record.Identity); err != nil {
+		return 0, err
+	}
 	undo, err := d.prepareSeed(ctx, req.VM, record.UID)
 	if err != nil {
 		return 0, err

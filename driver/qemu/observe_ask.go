@@ -129,6 +129,12 @@ func (q *questions) answers(ctx context.Context, d *Driver, conn *qmp.Conn) (*dr
 	for _, j := range q.jobs {
 		g.Jobs = append(g.Jobs, driver.Job(j))
 	}
+	for i := range q.blocks {
+		if name := q.blocks[i].Name; isNVRAM(name) {
+			nvram := q.disk(&detail{qomItem: qomItem{name, "cfi.pflash01"}, drive: name})
+			g.NVRAM = &nvram
+		}
+	}
 	return g, q.details(ctx, d, conn, g)
 }
 

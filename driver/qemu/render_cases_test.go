@@ -89,7 +89,7 @@ func (c argvCase) renderInput(t testing.TB, host driver.Host, l layout.Layout, d
 	if c.earlier != nil {
 		id = mustAllocate(t, id, testVM(c.name, c.earlier(dir)), host, rnd)
 	}
-	id = mustAllocate(t, id, vm, host, rnd)
+	id = withFirmware(mustAllocate(t, id, vm, host, rnd), vm)
 	return RenderInput{VM: vm, Identity: id, Host: host, Layout: l, Paused: c.paused}
 }
 

@@ -318,7 +318,7 @@ func TestSeed_secrets_areInNoLogAndNoCommandLine(t *testing.T) {
 }
 
 func TestRender_realQEMU_seedIsReadOnlyAndReadBack(t *testing.T) {
-	run := startReal(t, realInput(t, provisioningCases()[0], realHost(t)))
+	run := startReal(t, realInput(t, caseNamed(t, "cloud-init"), realHost(t)))
 	var nodes []namedBlock
 	run.do(t, "query-named-block-nodes", map[string]any{"flat": true}, &nodes)
 	found := false

@@ -95,6 +95,10 @@ func (l Layout) SeedRecord(vm string) string { return filepath.Join(l.DiskDir(vm
 // SeedScratch is where a machine's seed is laid out before it is written.
 func (l Layout) SeedScratch(vm string) string { return filepath.Join(l.Cache(), "seed-"+vm) }
 
+// NVRAM is what firmware of a kind remembers, a qcow2. It is called so that no disk's
+// image has its name.
+func (l Layout) NVRAM(vm, kind string) string { return filepath.Join(l.DiskDir(vm), kind+".nvram") }
+
 // SnapshotDir holds the snapshot records of a machine.
 func (l Layout) SnapshotDir(vm string) string { return filepath.Join(l.DiskDir(vm), "snapshots") }
 
