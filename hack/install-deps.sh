@@ -43,6 +43,10 @@ done <<<"$needs"
 if [ "$purpose" = test ] && [ ! -e /usr/include/stdlib.h ]; then
 	missing+=(libc6-dev)
 fi
+# Firmware is no command.
+if [ "$purpose" = test ] && [ ! -e /usr/share/OVMF/OVMF_CODE_4M.ms.fd ]; then
+	missing+=(ovmf)
+fi
 if [ ${#missing[@]} -eq 0 ]; then
 	exit 0
 fi

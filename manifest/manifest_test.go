@@ -70,6 +70,7 @@ func fullMachine() *VirtualMachine {
 		Spec: VirtualMachineSpec{
 			Emulator: &Emulator{Accelerators: []string{"tcg"}, ExtraArgs: []string{"-rtc"}},
 			Machine:  &Machine{Type: "q35", Properties: properties},
+			Firmware: &Firmware{},
 			CPU:      &CPU{Topology: &Topology{Cores: 2}},
 			Memory:   &Memory{Size: 1 << 20},
 			Boot:     &Boot{Order: []string{"d"}, Kernel: &Kernel{Image: "k", Initrd: "../i"}},
@@ -78,7 +79,9 @@ func fullMachine() *VirtualMachine {
 				Name: "n", MAC: "52:54:00:00:00:AA",
 				User: &UserNet{Forward: []string{"tcp::1:1"}}, Bridge: &BridgeNet{Name: "br0"},
 			}},
+			CloudInit: &CloudInit{UserDataFile: "u", SSHAuthorizedKeys: []string{"k"}},
 			Serial:    &Serial{Log: true},
+			Watchdog:  &Watchdog{},
 			Devices:   []Device{{Name: "x", Driver: "y", Properties: properties}},
 			Shutdown:  &Shutdown{Methods: []ShutdownMethod{ShutdownACPI}},
 			Readiness: &Readiness{Serial: &SerialReadiness{Match: "x"}, TCP: &TCPReadiness{Port: 1}},

@@ -84,6 +84,11 @@ func (w *walker) value(n *yaml.Node, s *shape) bool {
 		return w.dict(n, s)
 	case shapeList:
 		return w.list(n, s)
+	case shapeFree:
+		if s.depth > 0 {
+			return w.freeValue(n, s.depth)
+		}
+		return w.free(n, s)
 	case shapeText, shapeNumber, shapeBool, shapeScalar, shapeQuantity, shapeDuration:
 		return w.scalar(n, s)
 	default:

@@ -36,6 +36,7 @@ func (m *model) start(paused bool) {
 	}
 	m.obs.Guest = m.guest(&spec, id)
 	m.obs.Guest.RunState = runState
+	m.provision(id.UID)
 	m.obs.Ready = !paused && spec.Readiness == nil
 }
 
@@ -52,6 +53,12 @@ func (m *model) guest(spec *manifest.VirtualMachineSpec, id driver.Identity) *dr
 			g.Topology = driver.Topology{Sockets: max(t.Sockets, 1), Cores: max(t.Cores, 1), Threads: max(t.Threads, 1)}
 		}
 	}
+	if kind := driver.FirmwareKindOf(spec); kind != "" {
+		g.NVRAM = &driver.GDisk{Name: kind.NVRAMNode(), Format: string(manifest.FormatQcow2)}
+	}
+	if spec.Watchdog != nil {
+		g.Watchdog = string(spec.Watchdog.Model)
+	}
 	if spec.Memory != nil {
 		g.Memory = spec.Memory.Size.Bytes()
 	}
@@ -67,6 +74,21 @@ func (m *model) guest(spec *manifest.VirtualMachineSpec, id driver.Identity) *dr
 		g.Devices = append(g.Devices, driver.GDevice{Name: d.Name, Driver: d.Driver})
 	}
 	return g
+}
+
+// provision gives the guest its seed, where it has none of this instance yet.
+func (m *model) provision(uid string) {
+	if m.want.Machine.Object.Spec.CloudInit == nil {
+		return
+	}
+	s := driver.Seed{Next: uid}
+	if m.obs.Seed != nil {
+		s = *m.obs.Seed
+	}
+	if s.Next = cmp.Or(s.Next, uid); s.Instance != s.Next {
+		s.Instance, s.Applied, s.At = s.Next, s.Wanted, m.now
+	}
+	m.obs.Seed = &s
 }
 
 // modelMachine stands for asking the binary what an alias means.

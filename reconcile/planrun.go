@@ -100,6 +100,7 @@ func (p *planner) converge() {
 		owed[i].Pending = !p.opt.AllowRestart
 	}
 	p.plan.Changes = append(append(p.plan.Changes, owed...), sizes...)
+	p.provisioning()
 	images := p.imageChanges()
 	p.showImages(images)
 	said := anew(images)

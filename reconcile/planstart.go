@@ -30,6 +30,7 @@ func (p *planner) absent() {
 	sizes, problems := sizeChanges(p.spec, &p.obs)
 	p.plan.Changes = append(p.plan.Changes, sizes...)
 	p.plan.Problems = append(p.plan.Problems, problems...)
+	p.provisioning()
 	images := p.imageChanges()
 	p.showImages(images)
 	switch {
@@ -167,6 +168,11 @@ func (p *planner) identityLacks() string {
 			return "an address for nic " + n.Name
 		}
 	}
+	if kind := driver.FirmwareKindOf(p.spec); kind != "" {
+		if _, ok := id.Firmware[kind]; !ok {
+			return "firmware"
+		}
+	}
 	for _, name := range deviceNames(p.spec) {
 		if _, ok := id.Slots[name]; !ok {
 			return "a place for " + name
@@ -186,6 +192,12 @@ func deviceNames(spec *manifest.VirtualMachineSpec) []string {
 	}
 	for _, d := range spec.Devices {
 		names = append(names, d.Name)
+	}
+	if spec.CloudInit != nil {
+		names = append(names, driver.SeedDevice)
+	}
+	if w := spec.Watchdog; w != nil && w.Model == manifest.WatchdogI6300ESB {
+		names = append(names, driver.WatchdogDevice)
 	}
 	return names
 }

@@ -85,4 +85,6 @@ type Ports struct {
 	Snapshots Snapshots
 	Images    Images
 	Overlays  Overlays
+	// Provisioner is needed by Provision only.
+	Provisioner Provisioner
 }

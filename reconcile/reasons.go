@@ -12,6 +12,8 @@ const (
 	ConditionManifestInvalid  = "ManifestInvalid"
 	ConditionIOError          = "IOError"
 	ConditionUnresponsive     = "Unresponsive"
+
+	ConditionProvisioningDrift = "ProvisioningDrift"
 )
 
 // The reasons of problems, besides those of package driver.

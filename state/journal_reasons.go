@@ -55,6 +55,11 @@ const (
 	EventDrifted = "Drifted"
 	// EventManifestInvalid is a manifest that cannot be used any more.
 	EventManifestInvalid = "ManifestInvalid"
+	// EventProvisioning is a guest that somebody wants provisioned again, or taken as it is.
+	EventProvisioning = "Provisioning"
+	// EventProvisioningDrift is a guest that was provisioned with other data than its
+	// manifest says.
+	EventProvisioningDrift = "ProvisioningDrift"
 	// EventSaving is a snapshot with memory that was begun.
 	EventSaving = "SavingSnapshot"
 	// EventSnapshotTaken is a snapshot that is there.
@@ -101,7 +106,7 @@ func Reasons() []string {
 		EventHeld, EventReleased, EventHoldEnded,
 		EventIdentity, EventDiskCreated, EventDiskSetAside, EventImagePulled, EventImagePullFailed, EventRecreateRequired, EventStarted, EventPoweringOff, EventQuitting, EventKilled,
 		EventPaused, EventResumed, EventCancelled, EventReady, EventNotReady,
-		EventRestartRequired, EventDrifted, EventManifestInvalid,
+		EventRestartRequired, EventDrifted, EventManifestInvalid, EventProvisioning, EventProvisioningDrift,
 		EventSaving, EventSnapshotTaken, EventSnapshotDeleted, EventSnapshotForgotten,
 		EventSnapshotDue, EventSnapshotExpired, EventRestoring, EventRestored, EventRestoreFailed,
 		EventStopped, EventGuestPowerOff, EventSignal, EventCrash, EventPanic, EventWatchdog, EventQuit, EventHostReboot, EventStartFailed,

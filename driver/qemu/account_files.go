@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/manifest"
 )
 
@@ -31,6 +32,12 @@ func (d *Driver) handOver(vm *manifest.VirtualMachine, a *account) error {
 		if disk := &vm.Spec.Disks[i]; disk.Size > 0 || disk.Image != "" {
 			paths = append(paths, d.layout.Disk(name, disk.Name))
 		}
+	}
+	if kind := driver.FirmwareKindOf(&vm.Spec); kind != "" {
+		paths = append(paths, d.layout.NVRAM(name, string(kind)))
+	}
+	if vm.Spec.CloudInit != nil {
+		paths = append(paths, d.layout.Seed(name))
 	}
 	if s := vm.Spec.Serial; s != nil && s.Log {
 		paths = append(paths, d.layout.SerialLog(name))

@@ -66,7 +66,7 @@ func (d *Driver) prepare(name string) error {
 }
 
 // start does the work of Start and returns the pid, too.
-func (d *Driver) start(ctx context.Context, req driver.StartRequest) (int, *driver.Observed, error) {
+func (d *Driver) start(ctx context.Context, req driver.StartRequest) (pid int, first *driver.Observed, err error) {
 	name := req.VM.Metadata.Name
 	vm, cmd, record, err := d.compose(ctx, req)
 	if err != nil {
@@ -84,6 +84,18 @@ func (d *Driver) start(ctx context.Context, req driver.StartRequest) (int, *driv
 	if err := d.clearForStart(name); err != nil {
 		return 0, nil, err
 	}
+	if err := d.prepareFirmware(ctx, vm, record.Identity); err != nil {
+		return 0, nil, err
+	}
+	undo, err := d.prepareSeed(ctx, vm, record.UID)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, undo())
+		}
+	}()
 	l, err := d.newLaunch(ctx, vm, cmd, record, account)
 	if err != nil {
 		return 0, nil, errors.Join(err, d.removeRun(name))

@@ -50,6 +50,7 @@ type drive struct {
 	Device string `json:"qdev"`
 	// Inserted is nil without a medium.
 	Inserted *struct {
+		Node     string `json:"node-name"`
 		Driver   string `json:"drv"`
 		ReadOnly bool   `json:"ro"`
 		File     string `json:"file"`
@@ -160,6 +161,7 @@ func (q *questions) answers(ctx context.Context, d *Driver, conn *qmp.Conn) (*dr
 	for _, j := range q.jobs {
 		g.Jobs = append(g.Jobs, driver.Job(j))
 	}
+	g.NVRAM = q.nvram()
 	if err := q.cpus.answers(ctx, d, conn, g); err != nil {
 		return nil, err
 	}
@@ -191,6 +193,9 @@ func (q *questions) details(ctx context.Context, d *Driver, conn *qmp.Conn, g *d
 	var asked []driver.GNIC
 	for _, item := range q.devices {
 		kind, ok := item.kind()
+		if ok && item.Name == driver.WatchdogDevice {
+			g.Watchdog = kind
+		}
 		// Names with a dot are what maqet adds itself: no name of a manifest has one.
 		if !ok || strings.Contains(item.Name, ".") {
 			continue
@@ -234,6 +239,17 @@ func (q *questions) drive(device string) *drive {
 		d := &q.drives[i]
 		if d.Inserted != nil && (d.Device == device || d.Device == peripherals+"/"+device+"/virtio-backend") {
 			return d
+		}
+	}
+	return nil
+}
+
+// nvram is the flash chip that is an NVRAM; nil when there is none.
+func (q *questions) nvram() *driver.GDisk {
+	for i := range q.drives {
+		if d := &q.drives[i]; d.Inserted != nil && isNVRAM(d.Inserted.Node) {
+			chip := d.disk(d.Inserted.Node, "cfi.pflash01")
+			return &chip
 		}
 	}
 	return nil

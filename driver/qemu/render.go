@@ -80,6 +80,8 @@ func Render(in RenderInput) (Command, error) {
 	r.disks()
 	r.nics()
 	r.devices()
+	r.seed()
+	r.watchdog()
 	if e := in.VM.Spec.Emulator; e != nil {
 		for i, arg := range e.ExtraArgs {
 			r.add(fmt.Sprintf("spec.emulator.extraArgs[%d]", i), arg)

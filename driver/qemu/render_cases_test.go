@@ -53,8 +53,8 @@ func testHost() driver.Host {
 	addMachine(&h, driver.MachineType{Name: "pc-q35-7.1", MaxCPU: 288}, false)
 	addMachine(&h, driver.MachineType{Name: "isapc", MaxCPU: 1}, false)
 	addMachine(&h, driver.MachineType{Name: "none", MaxCPU: 1}, false)
-	h.PCIDevices = wordSet("virtio-blk-pci virtio-net-pci virtio-rng-pci virtio-serial-pci virtio-balloon-pci e1000 e1000e pcie-root-port qemu-xhci pvpanic-pci")
-	h.Devices = wordSet(wordsOf(h.PCIDevices) + " isa-serial ne2k_isa ide-cd ide-hd pvpanic virtserialport usb-kbd")
+	h.PCIDevices = wordSet("virtio-blk-pci virtio-net-pci virtio-rng-pci virtio-serial-pci virtio-balloon-pci virtio-scsi-pci i6300esb e1000 e1000e pcie-root-port qemu-xhci pvpanic-pci")
+	h.Devices = wordSet(wordsOf(h.PCIDevices) + " isa-serial scsi-cd ib700 ne2k_isa ide-cd ide-hd pvpanic virtserialport usb-kbd")
 	return h
 }
 
@@ -89,7 +89,7 @@ func (c argvCase) renderInput(t testing.TB, host driver.Host, l layout.Layout, d
 	if c.earlier != nil {
 		id = mustAllocate(t, id, testVM(c.name, c.earlier(dir)), host, rnd)
 	}
-	id = mustAllocate(t, id, vm, host, rnd)
+	id = withFirmware(mustAllocate(t, id, vm, host, rnd), vm)
 	return RenderInput{VM: vm, Identity: id, Host: host, Layout: l, Paused: c.paused}
 }
 
@@ -120,7 +120,7 @@ func props(pairs ...any) map[string]manifest.Scalar {
 
 // argvCases are all the cases: each feature alone, and together.
 func argvCases() []argvCase {
-	return append(boardCases(), deviceCases()...)
+	return slices.Concat(boardCases(), provisioningCases(), deviceCases())
 }
 
 func boardCases() []argvCase {

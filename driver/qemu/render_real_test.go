@@ -97,6 +97,7 @@ func prepareFiles(t testing.TB, in RenderInput) {
 		writeTestFile(t, b.Kernel.Image, kernelImage())
 		writeTestFile(t, b.Kernel.Initrd, []byte("initrd"))
 	}
+	prepareProvisioning(t, in)
 }
 
 // kernelImage is enough of a Linux kernel for QEMU, which loads it and does not
