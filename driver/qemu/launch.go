@@ -87,7 +87,7 @@ func (d *Driver) start(ctx context.Context, req driver.StartRequest) (pid int, f
 	if err := d.prepareFirmware(ctx, vm, record.Identity); err != nil {
 		return 0, nil, err
 	}
-	undo, err := d.prepareSeed(ctx, vm, record.UID)
+	undo, err := d.prepareSeed(ctx, vm, record.UID, req.From != nil)
 	if err != nil {
 		return 0, nil, err
 	}

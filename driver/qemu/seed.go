@@ -126,9 +126,10 @@ func (d *Driver) writeSeed(name string, rec *driver.SeedRecord) error {
 
 // prepareSeed makes the seed for a start, if the guest has none of this instance-id
 // yet. One that it has stays as it is, whatever the manifest says by now: the data
-// reach the guest with another instance-id only. Undo takes back what a start that
-// failed has recorded.
-func (d *Driver) prepareSeed(ctx context.Context, vm *manifest.VirtualMachine, uid string) (undo func() error, err error) {
+// reach the guest with another instance-id only. Resumed is a guest that goes on from
+// a snapshot, and so provisions nothing: its instance-id is renewed at a later start.
+// Undo takes back what a start that failed has recorded.
+func (d *Driver) prepareSeed(ctx context.Context, vm *manifest.VirtualMachine, uid string, resumed bool) (undo func() error, err error) {
 	undo = func() error { return nil }
 	if vm.Spec.CloudInit == nil {
 		return undo, nil
@@ -139,6 +140,9 @@ func (d *Driver) prepareSeed(ctx context.Context, vm *manifest.VirtualMachine, u
 		return nil, err
 	}
 	instance, path := instanceID(uid, before), d.layout.Seed(name)
+	if resumed && before != nil {
+		instance = before.Instance
+	}
 	info, statErr := os.Lstat(path)
 	known := before != nil && before.Instance == instance
 	if known && statErr == nil && info.Mode().IsRegular() {

@@ -284,6 +284,35 @@ func TestReprovision_beforeTheFirstStart_hasNothingToRenew(t *testing.T) {
 	}
 }
 
+// TestSeed_resumedGuest_isProvisionedLater starts a machine from a snapshot while a
+// renewed instance-id waits for its next boot.
+func TestSeed_resumedGuest_isProvisionedLater(t *testing.T) {
+	r := newRig(t)
+	vm := r.vm("web", seeded("#cloud-config\n"))
+	r.start(vm, true)
+	o := r.observe(vm, driver.DepthFull, driver.Alive)
+	record := &driver.SnapshotRecord{Tag: "full", Launched: o.Launched}
+	r.end()
+	renewed, err := r.Reprovision(t.Context(), vm)
+	r.must(err)
+	for _, lost := range []bool{false, true} {
+		if lost {
+			r.must(os.Remove(r.layout.Seed("web")))
+		}
+		_, err = r.Start(t.Context(), driver.StartRequest{VM: vm, Paused: true, From: record})
+		r.must(err)
+		s := r.observe(vm, driver.DepthFull, driver.Alive).Seed
+		if got := r.instanceInSeed(); got != o.Seed.Instance || !s.Renewing() || s.Next != renewed {
+			t.Errorf("image lost %v: the resumed guest reads %s, and the seed is %+v", lost, got, s)
+		}
+		r.end()
+	}
+	r.start(vm, true)
+	if got := r.instanceInSeed(); got != renewed {
+		t.Errorf("at its next boot the guest reads %s, want %s", got, renewed)
+	}
+}
+
 func TestSeed_secrets_areInNoLogAndNoCommandLine(t *testing.T) {
 	r := newRig(t)
 	log := r.logTo()
