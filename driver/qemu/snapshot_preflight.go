@@ -107,6 +107,9 @@ func onlineBlockers(obs driver.Observed) []Blocker {
 	}
 	var blockers []Blocker
 	writable := 0
+	if n := obs.Guest.NVRAM; n != nil && len(n.Bitmaps) > 0 {
+		blockers = append(blockers, bitmapBlocker(n.Name, n.Bitmaps))
+	}
 	for _, d := range obs.Guest.Disks {
 		switch {
 		case d.ReadOnly:
@@ -157,6 +160,12 @@ func offlineBlockers(vm *manifest.VirtualMachine, obs driver.Observed, method ma
 	}
 	if writable == 0 {
 		blockers = append(blockers, noDiskBlocker())
+	}
+	node := driver.FirmwareKindOf(&vm.Spec).NVRAMNode()
+	if file := obs.Files[node]; file.Err != "" {
+		blockers = append(blockers, Blocker{
+			Disk: node, Reason: "the firmware's NVRAM cannot be looked at: " + file.Err, Remedy: "make " + file.Path + " readable",
+		})
 	}
 	return blockers
 }
