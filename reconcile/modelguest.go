@@ -55,6 +55,10 @@ func (m *model) guest(spec *manifest.VirtualMachineSpec, id driver.Identity) *dr
 	}
 	if kind := driver.FirmwareKindOf(spec); kind != "" {
 		g.NVRAM = &driver.GDisk{Name: kind.NVRAMNode(), Format: string(manifest.FormatQcow2)}
+		if f, looked := m.obs.Files[kind.NVRAMNode()]; looked {
+			f.Exists, f.Format = true, string(manifest.FormatQcow2)
+			m.obs.Files[kind.NVRAMNode()] = f
+		}
 	}
 	if spec.Watchdog != nil {
 		g.Watchdog = string(spec.Watchdog.Model)

@@ -99,7 +99,7 @@ func (p *planner) start(anew []imageChange) {
 	}
 	creates, ok := p.disksToCreate()
 	again, readable := p.lost()
-	if !ok || !readable || !p.ready(slices.Concat(creates, again, disksOf(anew))) {
+	if !ok || !readable || p.nvramLost() || !p.ready(slices.Concat(creates, again, disksOf(anew))) {
 		return
 	}
 	if why := p.identityLacks(); why != "" {
@@ -140,6 +140,19 @@ func (p *planner) disksToCreate() (creates []manifest.Disk, ok bool) {
 		}
 	}
 	return creates, ok
+}
+
+// nvramLost tells, as a problem, that what the firmware remembers was there at the last
+// start and is gone: an empty one in its place would not know what to boot.
+func (p *planner) nvramLost() bool {
+	kind := driver.FirmwareKindOf(p.spec)
+	f, looked := p.obs.Files[kind.NVRAMNode()]
+	if kind == "" || !looked || f.Exists || !slices.Contains(p.rec.StartedDisks, kind.NVRAMNode()) {
+		return false
+	}
+	p.problem(ReasonDiskLost, fmt.Sprintf("the firmware's NVRAM was there when the machine last ran and its file %s is gone", f.Path),
+		"bring the file back; or start the machine once without spec.firmware, after which it gets a new one that knows no boot entries")
+	return true
 }
 
 // ran tells that just this spec was started before, so that all of its disks
