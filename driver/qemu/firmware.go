@@ -190,7 +190,7 @@ func (p *Prober) resolveFirmware(id *driver.Identity, vm *manifest.VirtualMachin
 	if known {
 		_, err := os.Stat(old.Code)
 		if err == nil {
-			return false, nil
+			return false, p.stillSuits(name, host, id.Machine.Type, kind, old)
 		}
 		return false, &SpecError{
 			VM: name, Path: "spec.firmware", Msg: "the firmware that the machine was made with is gone", Err: err,
@@ -209,6 +209,36 @@ func (p *Prober) resolveFirmware(id *driver.Identity, vm *manifest.VirtualMachin
 	}
 	id.Firmware = all
 	return true, nil
+}
+
+// stillSuits refuses a firmware on a board that it does not run on: the board or the
+// emulator may have changed since it was chosen. Without a descriptor of it nothing is
+// known against it.
+func (p *Prober) stillSuits(vm string, host driver.Host, board string, kind driver.FirmwareKind, f driver.Firmware) error {
+	all, err := descriptors(p.firmwareFolders)
+	if err != nil {
+		return err
+	}
+	described := false
+	for i := range all {
+		if d := &all[i]; d.Mapping.Executable.Filename == f.Code && d.Mapping.Template.Filename == f.Template {
+			if d.suits(host.Arch, board) {
+				return nil
+			}
+			described = true
+		}
+	}
+	if !described {
+		return nil
+	}
+	path := "spec.firmware.uefi"
+	if kind == driver.FirmwareSecureBoot {
+		path = "spec.firmware.secureBoot"
+	}
+	return &SpecError{
+		VM: vm, Path: path, Msg: fmt.Sprintf("the machine's firmware %s does not run on board %s of %s", f.Code, board, host.Arch),
+		Hint: "take the former machine.type and emulator again, or remove spec.firmware",
+	}
 }
 
 // isNVRAM tells whether a block node is an NVRAM.

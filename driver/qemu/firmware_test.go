@@ -108,6 +108,26 @@ func TestFirmware_chosenOnce_isKeptThoughAnotherIsPreferred(t *testing.T) {
 	}
 }
 
+func TestFirmware_chosenOnce_isRefusedOnABoardThatItDoesNotRunOn(t *testing.T) {
+	r := newRig(t)
+	dir := t.TempDir()
+	describeFirmware(t, dir, "60-plain", "pc-q35-*", ``)
+	r.prober.firmwareFolders = []string{dir}
+	board := func(name string) func(*manifest.VirtualMachineSpec) {
+		return func(s *manifest.VirtualMachineSpec) { s.Machine = &manifest.Machine{Type: name} }
+	}
+	_, err := r.EnsureIdentity(t.Context(), r.vm("web", uefi(false), board("q35")))
+	r.must(err)
+	var spec *SpecError
+	if _, err := r.EnsureIdentity(t.Context(), r.vm("web", uefi(false), board("pc"))); !errors.As(err, &spec) || spec.Path != "spec.firmware.uefi" {
+		t.Errorf("on another board: %v", err)
+	}
+	_, err = r.EnsureIdentity(t.Context(), r.vm("web", board("pc")))
+	r.must(err)
+	_, err = r.EnsureIdentity(t.Context(), r.vm("web", uefi(false), board("q35")))
+	r.must(err)
+}
+
 func TestFirmware_missing_isFoundBeforeAnythingIsMade(t *testing.T) {
 	r := newRig(t)
 	r.prober.firmwareFolders = []string{t.TempDir()}

@@ -25,18 +25,7 @@ func (r *rig) shell() *guestShell {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(r.t.Context(), guestTimeout)
 	defer cancel()
-	record, err := r.readLaunched("web")
-	r.must(err)
-	scan, err := newSerialScan(r.layout.SerialLog("web"), record.SerialOffset, "maqet-guest ready") // behind what firmware may have written on that line
-	r.must(err)
-	for {
-		found, err := scan.more()
-		r.must(err)
-		if found {
-			break
-		}
-		r.must(pause(ctx, firstTry))
-	}
+	r.awaitSerial("maqet-guest ready") // behind what firmware may have written on that line
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", r.layout.SerialSocket("web"))
 	r.must(err)
 	r.t.Cleanup(func() { _ = conn.Close() })
