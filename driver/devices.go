@@ -14,6 +14,8 @@ const (
 	SeedDevice = "maqet.seed"
 	// WatchdogDevice is the watchdog.
 	WatchdogDevice = "maqet.watchdog"
+	// TPMDevice is the trusted platform module.
+	TPMDevice = "maqet.tpm"
 )
 
 // DeviceDifferences are the ways in which two guests differ that forbid loading the
@@ -36,6 +38,7 @@ func DeviceDifferences(then, now *Guest) []string {
 	differ("topology", then.Topology, now.Topology)
 	differ("memory", then.Memory, now.Memory)
 	differ("NVRAM", nvramOf(then), nvramOf(now))
+	differ("TPM", cmp.Or(then.TPM, "none"), cmp.Or(now.TPM, "none"))
 	differ("watchdog", cmp.Or(then.Watchdog, "none"), cmp.Or(now.Watchdog, "none"))
 	a, b := devicesOf(then), devicesOf(now)
 	for _, name := range slices.Sorted(maps.Keys(a)) {

@@ -19,6 +19,7 @@ gcc                gcc
 git                git
 ip                 iproute2
 dbus-daemon        dbus-daemon
+swtpm              swtpm
 useradd            passwd
 systemd-analyze    systemd
 ' ;;

@@ -206,7 +206,7 @@ func (vm *VirtualMachine) DeepCopy() *VirtualMachine {
 		s.CloudInit.SSHAuthorizedKeys = slices.Clone(s.CloudInit.SSHAuthorizedKeys)
 	}
 	s.Serial = clone(s.Serial)
-	s.Watchdog = clone(s.Watchdog)
+	s.Watchdog, s.TPM = clone(s.Watchdog), clone(s.TPM)
 	s.Devices = slices.Clone(s.Devices)
 	for i := range s.Devices {
 		s.Devices[i].Properties = maps.Clone(s.Devices[i].Properties)

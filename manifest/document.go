@@ -367,6 +367,9 @@ func hostPlaces(vm *VirtualMachine) []string {
 	if vm.Spec.Firmware != nil {
 		places = append(places, "spec.firmware.uefi", "spec.firmware.secureBoot")
 	}
+	if vm.Spec.TPM != nil {
+		places = append(places, "spec.tpm")
+	}
 	if vm.Spec.Watchdog != nil {
 		places = append(places, "spec.watchdog.model")
 	}

@@ -83,6 +83,8 @@ type VirtualMachineSpec struct {
 	CloudInit *CloudInit `json:"cloudInit,omitempty"`
 	// Serial gives the machine a serial line. Absent: none.
 	Serial *Serial `json:"serial,omitempty"`
+	// TPM is a trusted platform module. Absent: none.
+	TPM *TPM `json:"tpm,omitempty"`
 	// Watchdog acts when the guest hangs. Absent: none.
 	Watchdog *Watchdog `json:"watchdog,omitempty"`
 	// Devices are further devices, passed to QEMU's -device.

@@ -98,6 +98,7 @@ func (v *validator) machine(vm *VirtualMachine, arch string) {
 	v.emulator(s.Emulator)
 	v.board(s, arch)
 	v.firmware(s)
+	v.tpm(s)
 	v.cpu(s.CPU)
 	v.memory(s.Memory)
 	v.deviceNames(s)

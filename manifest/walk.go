@@ -242,6 +242,10 @@ func (w *walker) unknownKey(n *yaml.Node, key string, known []string) string {
 		w.fault(n, "unknown key", fmt.Sprintf("did you mean %q?", guess))
 		return guess
 	}
+	if len(known) == 0 {
+		w.fault(n, "unknown key", "nothing is known here: write {}")
+		return ""
+	}
 	w.fault(n, "unknown key", "known here: "+strings.Join(known, ", "))
 	return ""
 }

@@ -102,6 +102,7 @@ var fieldTable = []Field{
 	{Path: "spec.cloudInit.sshAuthorizedKeys", Class: ClassMetadata, Seen: SeenSeed},
 	{Path: "spec.serial", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.serial.log", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.tpm", Class: ClassRestart, Seen: SeenQMP, live: liveTPM},
 	{Path: "spec.watchdog.model", Class: ClassRestart, Seen: SeenQMP, live: liveWatchdog},
 	{Path: "spec.watchdog.action", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.devices[].name", Class: ClassRestart, Seen: SeenQMP},
@@ -223,6 +224,14 @@ func liveUEFI(o *driver.Observed, _ string) (string, bool) {
 
 func liveSecureBoot(o *driver.Observed, _ string) (string, bool) {
 	return strconv.FormatBool(o.Guest.NVRAM != nil && o.Guest.NVRAM.Name == driver.FirmwareSecureBoot.NVRAMNode()), true
+}
+
+// liveTPM tells only whether there is one: the board says which device it is.
+func liveTPM(o *driver.Observed, _ string) (string, bool) {
+	if o.Guest.TPM == "" {
+		return "", true
+	}
+	return present, true
 }
 
 func liveWatchdog(o *driver.Observed, _ string) (string, bool) { return o.Guest.Watchdog, true }

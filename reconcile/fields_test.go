@@ -56,7 +56,7 @@ func TestFields_everyManifestField_isInTheTable(t *testing.T) {
 		}
 	}
 	// These objects mean something by being there, even when they are empty.
-	presence := map[string]bool{"spec.serial": true, "spec.cloudInit": true, "spec.nics[].user": true}
+	presence := map[string]bool{"spec.serial": true, "spec.cloudInit": true, "spec.tpm": true, "spec.nics[].user": true}
 	for p := range table {
 		if !patterns[p] && !presence[p] {
 			t.Errorf("%s is in the table, but no field of a manifest", p)

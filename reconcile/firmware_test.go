@@ -56,3 +56,20 @@ func TestFirmware_change_needsARestart(t *testing.T) {
 		}
 	}
 }
+
+func TestTPM_lost_isAProblemAndTheGuestRunsOn(t *testing.T) {
+	withTPM := func(s *manifest.VirtualMachineSpec) { s.TPM = &manifest.TPM{} }
+	s := newScene(withTPM).up()
+	if got := summary(s.plan()); got != "" {
+		t.Errorf("with its TPM the plan is %s", got)
+	}
+	s.obs.TPMLost = true
+	if got := summary(s.plan()); got != "!"+ReasonTPMLost {
+		t.Errorf("without its TPM the plan is %s", got)
+	}
+	s.obs.TPMLost = false
+	plan := s.edit(func(s *manifest.VirtualMachineSpec) { s.TPM = nil }).plan()
+	if len(plan.Changes) != 1 || plan.Changes[0].Path != "spec.tpm" || plan.Changes[0].Class != ClassRestart {
+		t.Errorf("changes are %+v", plan.Changes)
+	}
+}

@@ -60,6 +60,9 @@ func (m *model) guest(spec *manifest.VirtualMachineSpec, id driver.Identity) *dr
 			m.obs.Files[kind.NVRAMNode()] = f
 		}
 	}
+	if spec.TPM != nil {
+		g.TPM = "tpm-tis"
+	}
 	if spec.Watchdog != nil {
 		g.Watchdog = string(spec.Watchdog.Model)
 	}

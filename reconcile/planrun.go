@@ -96,6 +96,9 @@ func (p *planner) converge() {
 	p.plan.Problems = append(p.plan.Problems, problems...)
 	owed, unmet := p.split(guestChanges(p.spec, &p.obs))
 	p.notAsStarted(unmet)
+	if p.obs.TPMLost {
+		p.problem(ReasonTPMLost, "the swtpm that is the guest's TPM is gone; the guest runs on without it", "maqet restart "+p.plan.Machine)
+	}
 	for i := range owed {
 		owed[i].Pending = !p.opt.AllowRestart
 	}

@@ -32,6 +32,8 @@ const (
 	ReasonIdentityLost = "IdentityLost"
 	// ReasonDiskLost is a disk that was there and is gone.
 	ReasonDiskLost = "DiskLost"
+	// ReasonTPMLost is a guest whose TPM is gone.
+	ReasonTPMLost = "TPMLost"
 	// ReasonDiskMissing is an image that the manifest names and nobody made.
 	ReasonDiskMissing = "DiskMissing"
 	// ReasonDiskUnknown is an image file that could not be looked at.

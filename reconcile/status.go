@@ -67,6 +67,7 @@ type ObservedStatus struct {
 	MachineType string            `json:"machineType"`
 	CPUModel    string            `json:"cpuModel,omitempty"`
 	Firmware    string            `json:"firmware,omitempty"`
+	TPM         string            `json:"tpm,omitempty"`
 	Watchdog    string            `json:"watchdog,omitempty"`
 }
 

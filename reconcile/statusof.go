@@ -154,7 +154,7 @@ func observedStatus(g *driver.Guest) *ObservedStatus {
 	}
 	o := &ObservedStatus{
 		CPUs: g.CPUs, Memory: manifest.Quantity(g.Memory), RunState: g.RunState,
-		Accelerator: g.Accelerator, MachineType: g.MachineType, CPUModel: g.CPUModel, Watchdog: g.Watchdog,
+		Accelerator: g.Accelerator, MachineType: g.MachineType, CPUModel: g.CPUModel, Watchdog: g.Watchdog, TPM: g.TPM,
 		Disks: []driver.GDisk{}, NICs: []driver.GNIC{}, Devices: []driver.GDevice{},
 	}
 	switch {

@@ -216,6 +216,7 @@ func describeObserved(out io.Writer, o *reconcile.ObservedStatus) {
 	for _, d := range o.Devices {
 		f.add("Device "+d.Name, d.Driver)
 	}
+	f.add("TPM", o.TPM)
 	f.add("Watchdog", o.Watchdog)
 }
 

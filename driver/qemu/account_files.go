@@ -39,6 +39,17 @@ func (d *Driver) handOver(vm *manifest.VirtualMachine, a *account) error {
 	if vm.Spec.CloudInit != nil {
 		paths = append(paths, d.layout.Seed(name))
 	}
+	if vm.Spec.TPM != nil {
+		dir := d.layout.TPM(name)
+		state, err := os.ReadDir(dir)
+		if err != nil {
+			return err
+		}
+		paths = append(paths, dir)
+		for _, f := range state {
+			paths = append(paths, filepath.Join(dir, f.Name()))
+		}
+	}
 	if s := vm.Spec.Serial; s != nil && s.Log {
 		paths = append(paths, d.layout.SerialLog(name))
 	}

@@ -56,6 +56,7 @@ func (p *Prober) Check(ctx context.Context, vm *manifest.VirtualMachine) (driver
 		c.checkDevices()
 		c.checkSeed()
 		c.checkWatchdog()
+		c.checkTPM()
 		if err := c.checkFirmware(p); err != nil {
 			return host, nil, err
 		}

@@ -84,6 +84,11 @@ func (d *Driver) start(ctx context.Context, req driver.StartRequest) (pid int, f
 	if err := d.clearForStart(name); err != nil {
 		return 0, nil, err
 	}
+	if vm.Spec.TPM != nil {
+		if _, missing := findSWTPM(vm); missing != nil {
+			return 0, nil, missing
+		}
+	}
 	if err := d.prepareFirmware(ctx, vm, record.Identity); err != nil {
 		return 0, nil, err
 	}
@@ -104,7 +109,7 @@ func (d *Driver) start(ctx context.Context, req driver.StartRequest) (pid int, f
 	if err := l.exec(ctx); err != nil {
 		return 0, nil, errors.Join(err, d.removeRun(name))
 	}
-	scope := d.beginScope(ctx, name, l.child.pid)
+	scope := d.beginScope(ctx, name, append([]int{l.child.pid}, l.helpers...)...)
 	talk, err := l.confirm(ctx)
 	if err != nil {
 		scope.abandon()

@@ -193,8 +193,12 @@ func (q *questions) details(ctx context.Context, d *Driver, conn *qmp.Conn, g *d
 	var asked []driver.GNIC
 	for _, item := range q.devices {
 		kind, ok := item.kind()
-		if ok && item.Name == driver.WatchdogDevice {
+		switch {
+		case !ok:
+		case item.Name == driver.WatchdogDevice:
 			g.Watchdog = kind
+		case item.Name == driver.TPMDevice:
+			g.TPM = kind
 		}
 		// Names with a dot are what maqet adds itself: no name of a manifest has one.
 		if !ok || strings.Contains(item.Name, ".") {

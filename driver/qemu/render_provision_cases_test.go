@@ -37,6 +37,9 @@ func provisioningCases() []argvCase {
 				Machine: &manifest.Machine{Type: "q35", Properties: props("hpet", false)}, Firmware: &manifest.Firmware{UEFI: true, SecureBoot: true},
 			}
 		}},
+		{name: "tpm", spec: func(string) manifest.VirtualMachineSpec {
+			return manifest.VirtualMachineSpec{Machine: q35(), TPM: &manifest.TPM{}, Firmware: &manifest.Firmware{UEFI: true}}
+		}},
 		{name: "watchdog", spec: func(string) manifest.VirtualMachineSpec {
 			return manifest.VirtualMachineSpec{Machine: q35(), Disks: []manifest.Disk{sized("root")}, Watchdog: &manifest.Watchdog{}}
 		}},

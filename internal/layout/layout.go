@@ -99,6 +99,9 @@ func (l Layout) SeedScratch(vm string) string { return filepath.Join(l.Cache(), 
 // image has its name.
 func (l Layout) NVRAM(vm, kind string) string { return filepath.Join(l.DiskDir(vm), kind+".nvram") }
 
+// TPM is the folder in which swtpm keeps a machine's TPM.
+func (l Layout) TPM(vm string) string { return filepath.Join(l.DiskDir(vm), "tpm") }
+
 // SnapshotDir holds the snapshot records of a machine.
 func (l Layout) SnapshotDir(vm string) string { return filepath.Join(l.DiskDir(vm), "snapshots") }
 
