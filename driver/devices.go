@@ -1,9 +1,21 @@
 package driver
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
+)
+
+// The ids of devices that maqet makes of keys of their own, which are the names of
+// their slots in an identity, too. No name of a manifest has a dot.
+const (
+	// SeedDevice is the controller with the drive that holds the seed.
+	SeedDevice = "maqet.seed"
+	// WatchdogDevice is the watchdog.
+	WatchdogDevice = "maqet.watchdog"
+	// TPMDevice is the trusted platform module.
+	TPMDevice = "maqet.tpm"
 )
 
 // DeviceDifferences are the ways in which two guests differ that forbid loading the
@@ -25,6 +37,9 @@ func DeviceDifferences(then, now *Guest) []string {
 	differ("vCPUs", then.CPUs, now.CPUs)
 	differ("topology", then.Topology, now.Topology)
 	differ("memory", then.Memory, now.Memory)
+	differ("NVRAM", nvramOf(then), nvramOf(now))
+	differ("TPM", cmp.Or(then.TPM, "none"), cmp.Or(now.TPM, "none"))
+	differ("watchdog", cmp.Or(then.Watchdog, "none"), cmp.Or(now.Watchdog, "none"))
 	a, b := devicesOf(then), devicesOf(now)
 	for _, name := range slices.Sorted(maps.Keys(a)) {
 		if _, there := b[name]; !there {
@@ -39,6 +54,14 @@ func DeviceDifferences(then, now *Guest) []string {
 		}
 	}
 	return all
+}
+
+// nvramOf names the NVRAM of a guest.
+func nvramOf(g *Guest) string {
+	if g.NVRAM == nil {
+		return "none"
+	}
+	return g.NVRAM.Name
 }
 
 // devicesOf are a guest's devices, by name, with what the guest knows them by.

@@ -21,6 +21,8 @@ type Identity struct {
 	MACs map[string]string `json:"macs,omitempty"`
 	// Images are the digests of the images that disks were made of, by disk name.
 	Images map[string]string `json:"images,omitempty"`
+	// Firmware is what was found for the machine once, by its kind.
+	Firmware map[FirmwareKind]Firmware `json:"firmware,omitempty"`
 	// Slots are where devices sit, by device name. Slots are never shifted.
 	Slots map[string]Slot `json:"slots,omitempty"`
 }

@@ -62,6 +62,10 @@ type Observed struct {
 	// Images are those that the machine's disks should be made of, by the name of
 	// the Image object.
 	Images map[string]ImageState
+	// TPMLost tells that the running guest has a TPM whose swtpm is gone.
+	TPMLost bool
+	// Seed is how the guest is provisioned; nil for a machine without cloudInit.
+	Seed *Seed
 	// Snapshots are the snapshots found, by tag.
 	Snapshots map[string]SnapshotState
 	// SnapshotsKnown is false when the disks could not be asked.
@@ -87,6 +91,12 @@ type Guest struct {
 	NICs        []GNIC    `json:"nics"`
 	Devices     []GDevice `json:"devices"`
 	Jobs        []Job     `json:"jobs,omitempty"`
+	// NVRAM is what UEFI firmware writes to, called like its block node; nil for a BIOS.
+	NVRAM *GDisk `json:"nvram,omitempty"`
+	// Watchdog is the model of the watchdog; empty when there is none.
+	Watchdog string `json:"watchdog,omitempty"`
+	// TPM is the driver of the trusted platform module; empty when there is none.
+	TPM string `json:"tpm,omitempty"`
 	// Brief is true when only the run state and the uuid were asked.
 	Brief bool `json:"-"`
 }

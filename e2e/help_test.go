@@ -21,6 +21,7 @@ spec:
   memory: {size: 64Mi}
   disks: [{name: root, size: 1Mi}]
   serial: {log: true}
+  cloudInit: {userData: "#cloud-config\n"}
   shutdown: {timeout: 100ms}
 `
 

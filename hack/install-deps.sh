@@ -19,6 +19,7 @@ gcc                gcc
 git                git
 ip                 iproute2
 dbus-daemon        dbus-daemon
+swtpm              swtpm
 useradd            passwd
 systemd-analyze    systemd
 ' ;;
@@ -42,6 +43,10 @@ done <<<"$needs"
 # The race detector links against the C library.
 if [ "$purpose" = test ] && [ ! -e /usr/include/stdlib.h ]; then
 	missing+=(libc6-dev)
+fi
+# Firmware is no command.
+if [ "$purpose" = test ] && [ ! -e /usr/share/OVMF/OVMF_CODE_4M.ms.fd ]; then
+	missing+=(ovmf)
 fi
 if [ ${#missing[@]} -eq 0 ]; then
 	exit 0

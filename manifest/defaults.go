@@ -44,6 +44,10 @@ func Resolve(vm *VirtualMachine, dir string) *VirtualMachine {
 		}
 		s.NICs[i].MAC = strings.ToLower(s.NICs[i].MAC)
 	}
+	s.Watchdog.resolve()
+	if s.CloudInit != nil {
+		s.CloudInit.UserDataFile = absolute(s.CloudInit.UserDataFile, dir)
+	}
 	if s.Shutdown == nil {
 		s.Shutdown = &Shutdown{}
 	}
@@ -206,6 +210,7 @@ func (vm *VirtualMachine) DeepCopy() *VirtualMachine {
 	if s.CPU = clone(s.CPU); s.CPU != nil {
 		s.CPU.Topology = clone(s.CPU.Topology)
 	}
+	s.Firmware = clone(s.Firmware)
 	s.Memory = clone(s.Memory)
 	if s.Boot = clone(s.Boot); s.Boot != nil {
 		s.Boot.Order = slices.Clone(s.Boot.Order)
@@ -223,7 +228,11 @@ func (vm *VirtualMachine) DeepCopy() *VirtualMachine {
 		}
 		s.NICs[i].Bridge = clone(s.NICs[i].Bridge)
 	}
+	if s.CloudInit = clone(s.CloudInit); s.CloudInit != nil {
+		s.CloudInit.SSHAuthorizedKeys = slices.Clone(s.CloudInit.SSHAuthorizedKeys)
+	}
 	s.Serial = clone(s.Serial)
+	s.Watchdog, s.TPM = clone(s.Watchdog), clone(s.TPM)
 	s.Devices = slices.Clone(s.Devices)
 	for i := range s.Devices {
 		s.Devices[i].Properties = maps.Clone(s.Devices[i].Properties)

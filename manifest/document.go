@@ -46,6 +46,7 @@ func newShapes() shapes {
 type fileLoader struct {
 	fileResult
 	src    source
+	text   []byte // of the file, as it was parsed
 	arch   string
 	shapes shapes
 	items  int // objects met, valid or not
@@ -64,6 +65,7 @@ func loadFile(src source, text []byte, readErr error, arch string, shapes shapes
 		return l.fileResult
 	}
 	text = plainJSON(text)
+	l.text = text
 	docs, fault := parseDocuments(src.name, text)
 	for _, doc := range docs {
 		l.document(doc)
@@ -250,7 +252,9 @@ func (l *fileLoader) machine(n *yaml.Node) {
 		l.faults = append(l.faults, v.faults...)
 		return
 	}
-	l.add(n, &Object{VM: Resolve(&vm, l.src.dir)}, machinePlaces(&vm))
+	if l.userData(n, &vm) {
+		l.add(n, &Object{VM: Resolve(&vm, l.src.dir)}, machinePlaces(&vm))
+	}
 }
 
 // snapshot reads a Snapshot.
@@ -359,6 +363,18 @@ func hostPlaces(vm *VirtualMachine) []string {
 	}
 	if vm.Spec.Machine != nil {
 		places = append(places, "spec.machine.type", "spec.machine.hotplugPorts")
+	}
+	if vm.Spec.CloudInit != nil {
+		places = append(places, "spec.cloudInit")
+	}
+	if vm.Spec.Firmware != nil {
+		places = append(places, "spec.firmware.uefi", "spec.firmware.secureBoot")
+	}
+	if vm.Spec.TPM != nil {
+		places = append(places, "spec.tpm")
+	}
+	if vm.Spec.Watchdog != nil {
+		places = append(places, "spec.watchdog.model")
 	}
 	if vm.Spec.CPU != nil {
 		places = append(places, "spec.cpu.model", "spec.cpu.count")

@@ -19,12 +19,13 @@ const (
 	shapeScalar                    // a string, number or boolean
 	shapeQuantity                  // a size in bytes
 	shapeDuration                  // a span of time
+	shapeFree                      // a mapping of another program, or what it holds
 )
 
 // String is what a person calls the form.
 func (k shapeKind) String() string {
 	switch k {
-	case shapeObject, shapeDict:
+	case shapeObject, shapeDict, shapeFree:
 		return "a mapping"
 	case shapeList:
 		return "a list"
@@ -62,6 +63,8 @@ type shape struct {
 	ignored []string
 	// refused are keys of an object that people try, with what to do instead.
 	refused map[string]string
+	// depth is how deep within a free mapping a value is; 0 is the mapping itself.
+	depth int
 }
 
 // enum is the words a text may be. notYet are those that will mean something.
@@ -94,6 +97,12 @@ func enumOf(t reflect.Type) *enum {
 		return &enum{allowed: []string{string(ShutdownACPI)}, notYet: []string{"GuestAgent"}}
 	case reflect.TypeFor[DiskPolicy]():
 		return &enum{allowed: []string{string(DisksKeep), string(DisksDelete)}}
+	case reflect.TypeFor[WatchdogModel]():
+		return &enum{allowed: []string{string(WatchdogI6300ESB), string(WatchdogIB700)}}
+	case reflect.TypeFor[WatchdogAction]():
+		return &enum{allowed: []string{
+			string(WatchdogReset), string(WatchdogShutdown), string(WatchdogPoweroff), string(WatchdogPause), string(WatchdogInjectNMI), string(WatchdogDebug), string(WatchdogNone),
+		}}
 	case reflect.TypeFor[SnapshotMethod]():
 		return &enum{allowed: []string{string(SnapshotDisk), string(SnapshotFull)}}
 	case reflect.TypeFor[SnapshotPolicy]():
@@ -142,6 +151,8 @@ func shapeOf(t reflect.Type) *shape {
 		return &shape{kind: shapeDuration}
 	case reflect.TypeFor[Scalar]():
 		return &shape{kind: shapeScalar}
+	case reflect.TypeFor[Free]():
+		return &shape{kind: shapeFree}
 	default:
 	}
 	//nolint:exhaustive // every other kind is refused below.
@@ -181,7 +192,7 @@ func shapeOfStruct(t reflect.Type) *shape {
 			continue
 		}
 		field := shapeField{name: name, shape: shapeOf(f.Type), required: options == ""}
-		if t == reflect.TypeFor[Metadata]() || t == reflect.TypeFor[SerialReadiness]() {
+		if t == reflect.TypeFor[Metadata]() || t == reflect.TypeFor[SerialReadiness]() || t == reflect.TypeFor[CloudInit]() && name == "userData" {
 			field.shape.setFreeText()
 		}
 		if t == reflect.TypeFor[Metadata]() && field.shape.kind == shapeDict {

@@ -67,6 +67,8 @@ type VirtualMachineSpec struct {
 	Emulator *Emulator `json:"emulator,omitempty"`
 	// Machine is the board. Absent: QEMU's default board for the binary.
 	Machine *Machine `json:"machine,omitempty"`
+	// Firmware is what the machine begins with. Absent: the board's own, a BIOS on PCs.
+	Firmware *Firmware `json:"firmware,omitempty"`
 	// CPU is the processor. Absent: QEMU's default model, one vCPU.
 	CPU *CPU `json:"cpu,omitempty"`
 	// Memory is the guest's RAM. Absent: QEMU's default (128 MiB on x86).
@@ -77,8 +79,14 @@ type VirtualMachineSpec struct {
 	Disks []Disk `json:"disks,omitempty"`
 	// NICs are the network cards.
 	NICs []NIC `json:"nics,omitempty"`
+	// CloudInit provisions the guest at its first start. Absent: not.
+	CloudInit *CloudInit `json:"cloudInit,omitempty"`
 	// Serial gives the machine a serial line. Absent: none.
 	Serial *Serial `json:"serial,omitempty"`
+	// TPM is a trusted platform module. Absent: none.
+	TPM *TPM `json:"tpm,omitempty"`
+	// Watchdog acts when the guest hangs. Absent: none.
+	Watchdog *Watchdog `json:"watchdog,omitempty"`
 	// Devices are further devices, passed to QEMU's -device.
 	Devices []Device `json:"devices,omitempty"`
 	// Shutdown says how the guest is asked to end. Absent: ACPI, 60s.

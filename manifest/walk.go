@@ -84,6 +84,11 @@ func (w *walker) value(n *yaml.Node, s *shape) bool {
 		return w.dict(n, s)
 	case shapeList:
 		return w.list(n, s)
+	case shapeFree:
+		if s.depth > 0 {
+			return w.freeValue(n, s.depth)
+		}
+		return w.free(n, s)
 	case shapeText, shapeNumber, shapeBool, shapeScalar, shapeQuantity, shapeDuration:
 		return w.scalar(n, s)
 	default:
@@ -236,6 +241,10 @@ func (w *walker) unknownKey(n *yaml.Node, key string, known []string) string {
 	if guess != "" {
 		w.fault(n, "unknown key", fmt.Sprintf("did you mean %q?", guess))
 		return guess
+	}
+	if len(known) == 0 {
+		w.fault(n, "unknown key", "nothing is known here: write {}")
+		return ""
 	}
 	w.fault(n, "unknown key", "known here: "+strings.Join(known, ", "))
 	return ""

@@ -199,7 +199,7 @@ func (e *Engine) forecast(ctx context.Context, a *admission, name string, opt Ap
 			}
 		}
 	}
-	f.addRecordChanges(ObjectChanges(a.before[name], want.vm()), obs.Presence == driver.Alive)
+	f.addRecordChanges(ObjectChanges(a.before[name], want.vm()), &obs)
 	for _, c := range f.Changes {
 		f.Class = dearer(f.Class, c.Class)
 	}
@@ -217,11 +217,12 @@ func (f *MachineForecast) has(path string) bool {
 
 // addRecordChanges adds what changes in the record. What concerns the guest is
 // news only when no guest runs: else the comparison with it has said so.
-func (f *MachineForecast) addRecordChanges(changes []Change, alive bool) {
+func (f *MachineForecast) addRecordChanges(changes []Change, obs *driver.Observed) {
+	alive := obs.Presence == driver.Alive
 	for _, c := range changes {
 		switch c.Class {
 		case ClassMetadata:
-			c.Why = "it concerns no guest"
+			c.Why = cmp.Or(seedWhy(c.Path, obs.Seed, f.Machine), "it concerns no guest")
 		case ClassNone:
 			c.Why = "it holds at once"
 		case ClassNextBoot, ClassRestart, ClassRecreate, ClassLive, ClassDataLoss:

@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -21,6 +22,8 @@ const (
 	SeenController Seen = "controller"
 	// SeenImage is asked of the image file.
 	SeenImage Seen = "image"
+	// SeenSeed is told by the record of the seed that the guest was provisioned with.
+	SeenSeed Seen = "seed"
 )
 
 // Field is one field of a manifest: what changing it costs and how it is compared.
@@ -40,6 +43,9 @@ type Field struct {
 	// confirms is true where a live value can only confirm what is wanted: one
 	// that differs is told in other words than the manifest's, and no drift.
 	confirms bool
+	// private is true where the value may hold secrets: how much there is of it is
+	// shown, and not what.
+	private bool
 }
 
 // Fields is the table of all fields, in the order in which changes are shown.
@@ -62,6 +68,8 @@ var fieldTable = []Field{
 	{Path: "spec.machine.type", Class: ClassRestart, Seen: SeenQMP, live: liveMachine, same: sameMachine, confirms: true},
 	{Path: "spec.machine.hotplugPorts", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.machine.properties[]", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.firmware.uefi", Class: ClassRestart, Seen: SeenQMP, live: liveUEFI},
+	{Path: "spec.firmware.secureBoot", Class: ClassRestart, Seen: SeenQMP, live: liveSecureBoot},
 	{Path: "spec.cpu.model", Class: ClassRestart, Seen: SeenQMP, live: liveCPUModel, confirms: true},
 	{Path: "spec.cpu.count", Class: ClassRestart, Seen: SeenQMP, live: liveCPUs, Absent: "1"},
 	{Path: "spec.cpu.topology.sockets", Class: ClassRestart, Seen: SeenQMP, live: liveTopology(func(t driver.Topology) int { return t.Sockets }), confirms: true},
@@ -98,8 +106,17 @@ var fieldTable = []Field{
 	{Path: "spec.nics[].user", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.nics[].user.forward", Class: ClassRestart, Seen: SeenLaunch, same: sameSet},
 	{Path: "spec.nics[].bridge.name", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.cloudInit", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.cloudInit.userData", Class: ClassMetadata, Seen: SeenSeed, private: true},
+	{Path: "spec.cloudInit.userDataFile", Class: ClassMetadata, Seen: SeenSeed},
+	{Path: "spec.cloudInit.metaData", Class: ClassMetadata, Seen: SeenSeed, private: true},
+	{Path: "spec.cloudInit.networkConfig", Class: ClassMetadata, Seen: SeenSeed, private: true},
+	{Path: "spec.cloudInit.sshAuthorizedKeys", Class: ClassMetadata, Seen: SeenSeed},
 	{Path: "spec.serial", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.serial.log", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.tpm", Class: ClassRestart, Seen: SeenQMP, live: liveTPM},
+	{Path: "spec.watchdog.model", Class: ClassRestart, Seen: SeenQMP, live: liveWatchdog},
+	{Path: "spec.watchdog.action", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.devices[].name", Class: ClassRestart, Seen: SeenQMP},
 	{Path: "spec.devices[].driver", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.devices[].properties[]", Class: ClassRestart, Seen: SeenLaunch},
@@ -132,6 +149,14 @@ var fieldOrder = func() map[string]int {
 // equal tells whether two values of the field mean the same.
 func (f *Field) equal(o *driver.Observed, want, have string) bool {
 	return want == have || f.same != nil && f.same(o, want, have)
+}
+
+// show is a value as people see it.
+func (f *Field) show(value string) string {
+	if !f.private || value == "" {
+		return value
+	}
+	return fmt.Sprintf("%d bytes", len(value))
 }
 
 // ofGuest tells whether the field is compared with the running guest.
@@ -185,6 +210,24 @@ func liveCPUModel(o *driver.Observed, _ string) (string, bool) {
 func liveMemory(o *driver.Observed, _ string) (string, bool) {
 	return manifest.Quantity(o.Guest.Memory).String(), o.Guest.Memory > 0
 }
+
+func liveUEFI(o *driver.Observed, _ string) (string, bool) {
+	return strconv.FormatBool(o.Guest.NVRAM != nil), true
+}
+
+func liveSecureBoot(o *driver.Observed, _ string) (string, bool) {
+	return strconv.FormatBool(o.Guest.NVRAM != nil && o.Guest.NVRAM.Name == driver.FirmwareSecureBoot.NVRAMNode()), true
+}
+
+// liveTPM tells only whether there is one: the board says which device it is.
+func liveTPM(o *driver.Observed, _ string) (string, bool) {
+	if o.Guest.TPM == "" {
+		return "", true
+	}
+	return present, true
+}
+
+func liveWatchdog(o *driver.Observed, _ string) (string, bool) { return o.Guest.Watchdog, true }
 
 func liveMAC(o *driver.Observed, item string) (string, bool) {
 	for _, n := range o.Guest.NICs {

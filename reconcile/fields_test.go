@@ -14,7 +14,7 @@ import (
 // patternsOf are the paths of all values that a type can hold.
 func patternsOf(t reflect.Type, path string, out map[string]bool) {
 	switch t {
-	case reflect.TypeFor[manifest.Scalar](), reflect.TypeFor[manifest.Quantity](), reflect.TypeFor[manifest.Duration]():
+	case reflect.TypeFor[manifest.Scalar](), reflect.TypeFor[manifest.Quantity](), reflect.TypeFor[manifest.Duration](), reflect.TypeFor[manifest.Free]():
 		out[path] = true
 		return
 	}
@@ -56,7 +56,7 @@ func TestFields_everyManifestField_isInTheTable(t *testing.T) {
 		}
 	}
 	// These objects mean something by being there, even when they are empty.
-	presence := map[string]bool{"spec.serial": true, "spec.nics[].user": true}
+	presence := map[string]bool{"spec.serial": true, "spec.cloudInit": true, "spec.tpm": true, "spec.nics[].user": true}
 	for p := range table {
 		if !patterns[p] && !presence[p] {
 			t.Errorf("%s is in the table, but no field of a manifest", p)
@@ -70,7 +70,7 @@ func TestFields_classes_areAsPromised(t *testing.T) {
 		switch {
 		case f.Path == "metadata.name":
 			want = ClassRecreate
-		case strings.HasPrefix(f.Path, "metadata."):
+		case strings.HasPrefix(f.Path, "metadata."), strings.HasPrefix(f.Path, "spec.cloudInit."):
 			want = ClassMetadata
 		case f.Path == "spec.powerState":
 			want = ClassLive
@@ -119,6 +119,10 @@ func TestGuestChanges_changedManifest_needsRestart(t *testing.T) {
 		{"machine type", func(s *spec) { s.Machine.Type = "pc-q35-8.0" }, []string{"spec.machine.type pc-q35-7.2 -> pc-q35-8.0"}},
 		{"machine property", func(s *spec) { s.Machine.Properties["hpet"] = manifest.ScalarOf(true) }, []string{"spec.machine.properties[hpet] false -> true"}},
 		{"hotplug ports", func(s *spec) { s.Machine.HotplugPorts = 2 }, []string{"spec.machine.hotplugPorts  -> 2"}},
+		{"firmware added", func(s *spec) { s.Firmware = &manifest.Firmware{UEFI: true} }, []string{"spec.firmware.uefi false -> true"}},
+		{"watchdog added", func(s *spec) { s.Watchdog = &manifest.Watchdog{Model: "i6300esb", Action: "reset"} }, []string{
+			"spec.watchdog.model  -> i6300esb", "spec.watchdog.action  -> reset",
+		}},
 		{"disk added", func(s *spec) { s.Disks = append(s.Disks, manifest.Disk{Name: "data", Size: 1 << 20}) }, []string{"spec.disks[data]  -> 1Mi qcow2 disk"}},
 		{"disk removed", func(s *spec) { s.Disks = s.Disks[:1] }, []string{"spec.disks[iso] /srv/x.iso raw cdrom -> "}},
 		{"disk made read-only", func(s *spec) { s.Disks[0].ReadOnly = true }, []string{"spec.disks[root].readOnly false -> true"}},

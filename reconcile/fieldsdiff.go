@@ -280,11 +280,15 @@ func ObjectChanges(old, now *manifest.VirtualMachine) []Change {
 	var changes []Change
 	for path, l := range all {
 		order, ok := fieldOrder[strings.TrimPrefix(l.pattern, ".")]
-		if !ok || fieldTable[order].equal(none, after[path].value, before[path].value) {
+		if !ok {
+			continue
+		}
+		f := &fieldTable[order]
+		if f.equal(none, after[path].value, before[path].value) {
 			continue
 		}
 		changes = append(changes, Change{
-			Path: strings.TrimPrefix(path, "."), From: before[path].value, To: after[path].value, Class: fieldTable[order].Class,
+			Path: strings.TrimPrefix(path, "."), From: f.show(before[path].value), To: f.show(after[path].value), Class: f.Class,
 		})
 	}
 	slices.SortFunc(changes, func(a, b Change) int { return strings.Compare(a.Path, b.Path) })

@@ -82,6 +82,11 @@ func scalarText(v reflect.Value) (text string, scalar bool) {
 	case manifest.Scalar:
 		// An empty string is a value of a property, too.
 		return jsonText(value), true
+	case manifest.Free:
+		if value.IsZero() {
+			return "", true
+		}
+		return value.String(), true
 	case manifest.Quantity:
 		if value == 0 {
 			return "", true

@@ -203,6 +203,7 @@ func (r *run) news(before []state.Condition) []state.Event {
 		{ConditionDrifted, state.EventWarning, state.EventDrifted, owed},
 		{ConditionManifestInvalid, state.EventWarning, state.EventManifestInvalid, true},
 		{ConditionDiskSpaceLow, state.EventWarning, state.EventDiskSpaceLow, true},
+		{ConditionProvisioningDrift, state.EventWarning, state.EventProvisioningDrift, conditionOf(now, ConditionProvisioningDrift).Reason == ReasonDataChanged},
 	} {
 		if c := conditionOf(now, news.condition); news.counts && c.Status == "True" && conditionOf(before, news.condition).Status != "True" {
 			r.happened(news.kind, news.reason, c.Message)

@@ -203,6 +203,9 @@ func (m *model) identify() {
 			id.MACs[n.Name] = "52:54:00:00:00:01"
 		}
 	}
+	if kind := driver.FirmwareKindOf(spec); kind != "" {
+		id.Firmware = map[driver.FirmwareKind]driver.Firmware{kind: {}}
+	}
 	for _, name := range deviceNames(spec) {
 		if _, ok := id.Slots[name]; !ok {
 			id.Slots[name] = driver.Slot{Kind: driver.SlotPort, Index: len(id.Slots)}

@@ -36,6 +36,7 @@ func (m *model) start(paused bool) {
 	}
 	m.obs.Guest = m.guest(&spec, id)
 	m.obs.Guest.RunState = runState
+	m.provision(id.UID)
 	m.obs.Ready = !paused && spec.Readiness == nil
 }
 
@@ -51,6 +52,19 @@ func (m *model) guest(spec *manifest.VirtualMachineSpec, id driver.Identity) *dr
 		if t := c.Topology; t != nil {
 			g.Topology = driver.Topology{Sockets: max(t.Sockets, 1), Cores: max(t.Cores, 1), Threads: max(t.Threads, 1)}
 		}
+	}
+	if kind := driver.FirmwareKindOf(spec); kind != "" {
+		g.NVRAM = &driver.GDisk{Name: kind.NVRAMNode(), Format: string(manifest.FormatQcow2)}
+		if f, looked := m.obs.Files[kind.NVRAMNode()]; looked {
+			f.Exists, f.Format = true, string(manifest.FormatQcow2)
+			m.obs.Files[kind.NVRAMNode()] = f
+		}
+	}
+	if spec.TPM != nil {
+		g.TPM = "tpm-tis"
+	}
+	if spec.Watchdog != nil {
+		g.Watchdog = string(spec.Watchdog.Model)
 	}
 	if spec.Memory != nil {
 		g.Memory = spec.Memory.Size.Bytes()
@@ -129,6 +143,21 @@ func (m *model) driveOf(name string) *driver.GDisk {
 		}
 	}
 	return nil
+}
+
+// provision gives the guest its seed, where it has none of this instance yet.
+func (m *model) provision(uid string) {
+	if m.want.Machine.Object.Spec.CloudInit == nil {
+		return
+	}
+	s := driver.Seed{Next: uid}
+	if m.obs.Seed != nil {
+		s = *m.obs.Seed
+	}
+	if s.Next = cmp.Or(s.Next, uid); s.Instance != s.Next {
+		s.Instance, s.Applied, s.At = s.Next, s.Wanted, m.now
+	}
+	m.obs.Seed = &s
 }
 
 // modelMachine stands for asking the binary what an alias means.

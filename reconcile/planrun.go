@@ -94,12 +94,16 @@ func (p *planner) runWords() string {
 func (p *planner) converge() {
 	owed, unmet := p.split(guestChanges(p.spec, &p.obs))
 	p.notAsStarted(unmet)
+	if p.obs.TPMLost {
+		p.problem(ReasonTPMLost, "the swtpm that is the guest's TPM is gone; the guest runs on without it", "maqet restart "+p.plan.Machine)
+	}
 	grow, later := p.sizes()
 	owed = append(owed, later...)
 	for i := range owed {
 		owed[i].Pending = !p.opt.AllowRestart
 	}
 	p.plan.Changes = append(owed, p.plan.Changes...)
+	p.provisioning()
 	images := p.imageChanges()
 	p.showImages(images)
 	said := anew(images)

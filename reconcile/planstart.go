@@ -28,6 +28,7 @@ func (p *planner) absent() {
 		return
 	}
 	grow, _ := p.sizes()
+	p.provisioning()
 	images := p.imageChanges()
 	p.showImages(images)
 	said := anew(images)
@@ -106,7 +107,7 @@ func (p *planner) start(anew []imageChange) {
 	}
 	creates, ok := p.disksToCreate()
 	again, readable := p.lost()
-	if !ok || !readable || !p.ready(slices.Concat(creates, again, disksOf(anew))) {
+	if !ok || !readable || p.nvramLost() || !p.ready(slices.Concat(creates, again, disksOf(anew))) {
 		return
 	}
 	if why := p.identityLacks(); why != "" {
@@ -158,6 +159,19 @@ func missing(d *manifest.Disk, f driver.DiskFile) string {
 	return "file " + d.File
 }
 
+// nvramLost tells, as a problem, that what the firmware remembers was there at the last
+// start and is gone: an empty one in its place would not know what to boot.
+func (p *planner) nvramLost() bool {
+	kind := driver.FirmwareKindOf(p.spec)
+	f, looked := p.obs.Files[kind.NVRAMNode()]
+	if kind == "" || !looked || f.Exists || !slices.Contains(p.rec.StartedDisks, kind.NVRAMNode()) {
+		return false
+	}
+	p.problem(ReasonDiskLost, fmt.Sprintf("the firmware's NVRAM was there when the machine last ran and its file %s is gone", f.Path),
+		"bring the file back; or start the machine once without spec.firmware, after which it gets a new one that knows no boot entries")
+	return true
+}
+
 // ran tells that just this spec was started before, so that all of its disks
 // have been made.
 func (p *planner) ran() bool { return p.rec.StartedGeneration == p.rec.Generation }
@@ -184,6 +198,11 @@ func (p *planner) identityLacks() string {
 			return "an address for nic " + n.Name
 		}
 	}
+	if kind := driver.FirmwareKindOf(p.spec); kind != "" {
+		if _, ok := id.Firmware[kind]; !ok {
+			return "firmware"
+		}
+	}
 	for _, name := range deviceNames(p.spec) {
 		if _, ok := id.Slots[name]; !ok {
 			return "a place for " + name
@@ -203,6 +222,12 @@ func deviceNames(spec *manifest.VirtualMachineSpec) []string {
 	}
 	for _, d := range spec.Devices {
 		names = append(names, d.Name)
+	}
+	if spec.CloudInit != nil {
+		names = append(names, driver.SeedDevice)
+	}
+	if w := spec.Watchdog; w != nil && w.Model == manifest.WatchdogI6300ESB {
+		names = append(names, driver.WatchdogDevice)
 	}
 	return names
 }

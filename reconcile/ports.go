@@ -91,4 +91,6 @@ type Ports struct {
 	Images    Images
 	Overlays  Overlays
 	Inventory Inventory
+	// Provisioner is needed by Provision only.
+	Provisioner Provisioner
 }

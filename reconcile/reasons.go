@@ -13,6 +13,8 @@ const (
 	ConditionIOError          = "IOError"
 	ConditionDiskSpaceLow     = "DiskSpaceLow"
 	ConditionUnresponsive     = "Unresponsive"
+
+	ConditionProvisioningDrift = "ProvisioningDrift"
 )
 
 // The reasons of problems, besides those of package driver.
@@ -31,6 +33,8 @@ const (
 	ReasonIdentityLost = "IdentityLost"
 	// ReasonDiskLost is a disk that was there and is gone.
 	ReasonDiskLost = "DiskLost"
+	// ReasonTPMLost is a guest whose TPM is gone.
+	ReasonTPMLost = "TPMLost"
 	// ReasonDiskMissing is an image that the manifest names and nobody made.
 	ReasonDiskMissing = "DiskMissing"
 	// ReasonDiskUnknown is an image file that could not be looked at.

@@ -19,6 +19,9 @@ func started(m *state.Machine, uid string) {
 	for _, d := range m.Object.Spec.Disks {
 		m.StartedDisks = append(m.StartedDisks, d.Name)
 	}
+	if kind := driver.FirmwareKindOf(&m.Object.Spec); kind != "" {
+		m.StartedDisks = append(m.StartedDisks, kind.NVRAMNode())
+	}
 	// What was to be made anew was made before.
 	m.Recreate = nil
 	if uid != "" {

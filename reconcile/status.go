@@ -42,9 +42,11 @@ type Status struct {
 	NextTry   time.Time `json:"nextTry,omitzero"`
 	StartedAt time.Time `json:"startedAt,omitzero"`
 	// Cgroup is the control group of the process; empty when it was only looked at briefly.
-	Cgroup    string           `json:"cgroup,omitempty"`
-	Observed  *ObservedStatus  `json:"observed,omitempty"`
-	Snapshots []SnapshotStatus `json:"snapshots"`
+	Cgroup   string          `json:"cgroup,omitempty"`
+	Observed *ObservedStatus `json:"observed,omitempty"`
+	// Provisioning is nil without cloudInit.
+	Provisioning *ProvisioningStatus `json:"provisioning,omitempty"`
+	Snapshots    []SnapshotStatus    `json:"snapshots"`
 	// NextSnapshot is when the schedule asks for the next snapshot; zero without one.
 	NextSnapshot    time.Time          `json:"nextSnapshot,omitzero"`
 	LastTermination *state.Termination `json:"lastTermination,omitempty"`
@@ -64,6 +66,9 @@ type ObservedStatus struct {
 	Accelerator string            `json:"accelerator"`
 	MachineType string            `json:"machineType"`
 	CPUModel    string            `json:"cpuModel,omitempty"`
+	Firmware    string            `json:"firmware,omitempty"`
+	TPM         string            `json:"tpm,omitempty"`
+	Watchdog    string            `json:"watchdog,omitempty"`
 }
 
 // SnapshotPhase is one word for how a snapshot is.

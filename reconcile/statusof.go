@@ -43,6 +43,7 @@ func statusOf(want Desired, obs driver.Observed, plan Plan, opt Options, now tim
 		s.NextSnapshot = nextSlot(rec, now)
 	}
 	s.Observed = observedStatus(obs.Guest)
+	s.Provisioning = provisioningStatus(rec, &obs)
 	s.Conditions = conditionsOf(want, &obs, plan, s, opt, now)
 	s.Snapshots = snapshotStatuses(want, &obs)
 	return s
@@ -153,8 +154,15 @@ func observedStatus(g *driver.Guest) *ObservedStatus {
 	}
 	o := &ObservedStatus{
 		CPUs: g.CPUs, Memory: manifest.Quantity(g.Memory), RunState: g.RunState,
-		Accelerator: g.Accelerator, MachineType: g.MachineType, CPUModel: g.CPUModel,
+		Accelerator: g.Accelerator, MachineType: g.MachineType, CPUModel: g.CPUModel, Watchdog: g.Watchdog, TPM: g.TPM,
 		Disks: []driver.GDisk{}, NICs: []driver.GNIC{}, Devices: []driver.GDevice{},
+	}
+	switch {
+	case g.NVRAM == nil:
+	case g.NVRAM.Name == driver.FirmwareSecureBoot.NVRAMNode():
+		o.Firmware = "UEFI with Secure Boot"
+	default:
+		o.Firmware = "UEFI"
 	}
 	if g.Version != (driver.Version{}) {
 		o.QEMUVersion = g.Version.String()
@@ -195,6 +203,9 @@ func conditionsOf(want Desired, obs *driver.Observed, plan Plan, s Status, opt O
 		add(ConditionManifestInvalid, "LastGoodKept", m.Invalid.Message)
 	}
 	diskConditions(want.Machine, obs, add)
+	if c, drifted := provisioningCondition(want.Machine, obs); drifted {
+		out = append(out, c)
+	}
 	if s.Phase == PhaseUnresponsive {
 		add(ConditionUnresponsive, cmp.Or(obs.Reason, driver.ReasonNoAnswer), obs.Message)
 	}

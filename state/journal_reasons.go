@@ -65,6 +65,11 @@ const (
 	EventManifestInvalid = "ManifestInvalid"
 	// EventDiskSpaceLow is a filesystem on which disks may soon find no space.
 	EventDiskSpaceLow = "DiskSpaceLow"
+	// EventProvisioning is a guest that somebody wants provisioned again, or taken as it is.
+	EventProvisioning = "Provisioning"
+	// EventProvisioningDrift is a guest that was provisioned with other data than its
+	// manifest says.
+	EventProvisioningDrift = "ProvisioningDrift"
 	// EventSaving is a snapshot with memory that was begun.
 	EventSaving = "SavingSnapshot"
 	// EventSnapshotTaken is a snapshot that is there.
@@ -112,7 +117,7 @@ func Reasons() []string {
 		EventIdentity, EventDiskCreated, EventDiskSetAside, EventImagePulled, EventImagePullFailed, EventRecreateRequired,
 		EventDiskGrown, EventDiskThrottled, EventDiskDeleted, EventDiskAdopted, EventStarted, EventPoweringOff, EventQuitting, EventKilled,
 		EventPaused, EventResumed, EventCancelled, EventReady, EventNotReady,
-		EventRestartRequired, EventDrifted, EventManifestInvalid, EventDiskSpaceLow,
+		EventRestartRequired, EventDrifted, EventManifestInvalid, EventDiskSpaceLow, EventProvisioning, EventProvisioningDrift,
 		EventSaving, EventSnapshotTaken, EventSnapshotDeleted, EventSnapshotForgotten,
 		EventSnapshotDue, EventSnapshotExpired, EventRestoring, EventRestored, EventRestoreFailed,
 		EventStopped, EventGuestPowerOff, EventSignal, EventCrash, EventPanic, EventWatchdog, EventQuit, EventHostReboot, EventStartFailed,

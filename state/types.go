@@ -44,7 +44,7 @@ type Machine struct {
 	// Unmet are the changes that a restart would have to make and that the last start,
 	// made for that very spec, did not bring about; in words that tell one from another.
 	Unmet []string `json:"unmet,omitempty"`
-	// StartedDisks are the disks of the last start: one whose file is gone since
+	// StartedDisks are the disks of the last start, and the NVRAM: one whose file is gone since
 	// was lost, and is not made anew.
 	StartedDisks []string `json:"startedDisks,omitempty"`
 	// Recreate are the disks that a person wants made anew of what the manifest

@@ -142,6 +142,7 @@ func describeMachine(env environment, v reconcile.View) {
 		top.add("Last end", describeEnd(*t))
 	}
 	describeDiskImages(top, v)
+	top.add("Provisioned", describeProvisioning(s.Provisioning))
 	describeObserved(env.out, s.Observed)
 	describeConditions(env.out, s.Conditions)
 	describeSnapshots(env.out, s.Snapshots)
@@ -199,6 +200,7 @@ func describeObserved(out io.Writer, o *reconcile.ObservedStatus) {
 	f.add("Version", o.QEMUVersion)
 	f.add("Accelerator", o.Accelerator)
 	f.add("Machine type", o.MachineType)
+	f.add("Firmware", o.Firmware)
 	f.add("CPUs", strings.TrimSpace(fmt.Sprintf("%d %s", o.CPUs, o.CPUModel)))
 	f.add("Memory", o.Memory.String())
 	for _, d := range o.Disks {
@@ -214,6 +216,8 @@ func describeObserved(out io.Writer, o *reconcile.ObservedStatus) {
 	for _, d := range o.Devices {
 		f.add("Device "+d.Name, d.Driver)
 	}
+	f.add("TPM", o.TPM)
+	f.add("Watchdog", o.Watchdog)
 }
 
 func describeConditions(out io.Writer, conditions []state.Condition) {

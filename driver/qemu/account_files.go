@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/manifest"
 )
 
@@ -30,6 +31,23 @@ func (d *Driver) handOver(vm *manifest.VirtualMachine, a *account) error {
 	for i := range vm.Spec.Disks {
 		if disk := &vm.Spec.Disks[i]; disk.IsMade() {
 			paths = append(paths, d.layout.Disk(name, disk.Name))
+		}
+	}
+	if kind := driver.FirmwareKindOf(&vm.Spec); kind != "" {
+		paths = append(paths, d.layout.NVRAM(name, string(kind)))
+	}
+	if vm.Spec.CloudInit != nil {
+		paths = append(paths, d.layout.Seed(name))
+	}
+	if vm.Spec.TPM != nil {
+		dir := d.layout.TPM(name)
+		state, err := os.ReadDir(dir)
+		if err != nil {
+			return err
+		}
+		paths = append(paths, dir)
+		for _, f := range state {
+			paths = append(paths, filepath.Join(dir, f.Name()))
 		}
 	}
 	if s := vm.Spec.Serial; s != nil && s.Log {

@@ -54,6 +54,12 @@ func (p *Prober) Check(ctx context.Context, vm *manifest.VirtualMachine) (driver
 		c.checkDisks()
 		c.checkNICs()
 		c.checkDevices()
+		c.checkSeed()
+		c.checkWatchdog()
+		c.checkTPM()
+		if err := c.checkFirmware(p); err != nil {
+			return host, nil, err
+		}
 	}
 	if err := c.checkAccelerators(ctx, p); err != nil {
 		return host, nil, err

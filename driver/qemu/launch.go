@@ -51,7 +51,7 @@ func (d *Driver) prepare(name string) error {
 }
 
 // start does the work of Start and returns the pid, too.
-func (d *Driver) start(ctx context.Context, req driver.StartRequest) (int, *driver.Observed, error) {
+func (d *Driver) start(ctx context.Context, req driver.StartRequest) (pid int, first *driver.Observed, err error) {
 	name := req.VM.Metadata.Name
 	vm, cmd, record, err := d.compose(ctx, req)
 	if err != nil {
@@ -69,6 +69,23 @@ func (d *Driver) start(ctx context.Context, req driver.StartRequest) (int, *driv
 	if err := d.clearForStart(name); err != nil {
 		return 0, nil, err
 	}
+	if vm.Spec.TPM != nil {
+		if _, missing := findSWTPM(vm); missing != nil {
+			return 0, nil, missing
+		}
+	}
+	if err := d.prepareFirmware(ctx, vm, record.Identity); err != nil {
+		return 0, nil, err
+	}
+	undo, err := d.prepareSeed(ctx, vm, record.UID, req.From != nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, undo())
+		}
+	}()
 	l, err := d.newLaunch(ctx, vm, cmd, record, account)
 	if err != nil {
 		return 0, nil, errors.Join(err, d.removeRun(name))
@@ -77,7 +94,7 @@ func (d *Driver) start(ctx context.Context, req driver.StartRequest) (int, *driv
 	if err := l.exec(ctx); err != nil {
 		return 0, nil, errors.Join(err, d.removeRun(name))
 	}
-	scope := d.beginScope(ctx, name, l.child.pid)
+	scope := d.beginScope(ctx, name, append([]int{l.child.pid}, l.helpers...)...)
 	talk, err := l.confirm(ctx)
 	if err != nil {
 		scope.abandon()

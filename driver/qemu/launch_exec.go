@@ -31,6 +31,10 @@ type launch struct {
 	// conn is connected to QEMU's socket before QEMU runs; nil once qmp has it.
 	conn  net.Conn
 	child *child
+	// tpm is the swtpm that QEMU talks to; nil without one. Helpers are the processes
+	// that were started for QEMU.
+	tpm     *tpm
+	helpers []int
 }
 
 // newLaunch makes everything that QEMU inherits, and connects to it.
@@ -104,6 +108,12 @@ func (l *launch) openFile(ctx context.Context, file File) (*os.File, error) {
 		return listen(at.CLISocket(l.name))
 	case SerialListener:
 		return listen(at.SerialSocket(l.name))
+	case TPMControl:
+		var err error
+		if l.tpm, err = l.driver.prepareTPM(ctx, l.vm); err != nil {
+			return nil, err
+		}
+		return l.tpm.pair()
 	case Tap:
 		for i := range l.vm.Spec.NICs {
 			if n := &l.vm.Spec.NICs[i]; n.Name == file.NIC && n.Bridge != nil {
@@ -138,6 +148,15 @@ func (l *launch) exec(ctx context.Context) error {
 	// QEMU would keep a pipe or a lock of theirs open for days. A kernel before 5.11
 	// does not know the call.
 	_ = unix.CloseRange(firstFile, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+	if l.tpm != nil {
+		// It lies in wait for QEMU, and ends when QEMU's end of the pair is closed, also
+		// when there will be no QEMU.
+		pid, err := l.tpm.start(ctx, l.inherited[0], l.inherited[1], l.account)
+		if err != nil {
+			return err
+		}
+		l.helpers = append(l.helpers, pid)
+	}
 	pidfd := -1
 	files := make([]uintptr, len(l.inherited))
 	for i, f := range l.inherited {
@@ -179,6 +198,7 @@ func (l *launch) closeInherited() error {
 // close closes what is still open on this side.
 func (l *launch) close() {
 	_ = l.closeInherited() // nothing was written to them
+	_ = l.tpm.close()
 	if l.conn != nil {
 		_ = l.conn.Close() // nothing was said
 	}

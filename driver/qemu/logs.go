@@ -10,6 +10,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strings"
 )
 
 // LogKind is one of a machine's logs.
@@ -149,10 +150,18 @@ func lastWordsOf(path string, from int64) []byte {
 	return text[:n]
 }
 
-// lastLine is the last line behind an offset of a log that says something.
+// lastLine is the last line behind an offset of a log that says something. What swtpm
+// says, such as that QEMU is gone, is not QEMU's.
 func lastLine(path string, from int64) string {
-	words := lastWords{tail: bytes.TrimRight(lastWordsOf(path, from), "\x00")}
-	return words.line()
+	text := bytes.TrimRight(lastWordsOf(path, from), "\x00")
+	for {
+		words := lastWords{tail: text}
+		line := words.line()
+		if !strings.HasPrefix(line, swtpmBinary+": ") {
+			return line
+		}
+		text = text[:bytes.LastIndex(text, []byte(swtpmBinary+": "))]
+	}
 }
 
 // lockQuestion is what QEMU asks below its complaint about an image that it could not

@@ -87,6 +87,7 @@ func (o *observation) leftovers(ctx context.Context) (again bool) {
 // judge fills the observation in.
 func (o *observation) judge(ctx context.Context, l *look) (again bool) {
 	o.take(l)
+	o.seed()
 	switch l.standing {
 	case standingAbsent:
 		o.Presence = driver.Absent
@@ -172,6 +173,7 @@ func (o *observation) hear(ctx context.Context, l *look, conn *qmp.Conn, guest *
 			o.driver.log.WarnContext(ctx, "marking the start as confirmed failed", "vm", o.Name, "err", err)
 		}
 	}
+	o.tpmLost()
 	o.ready(ctx, conn)
 	o.driver.rotateAll(ctx, o.Name)
 }

@@ -152,6 +152,7 @@ func (q *questions) answers(ctx context.Context, d *Driver, conn *qmp.Conn) (*dr
 	for _, j := range q.jobs {
 		g.Jobs = append(g.Jobs, driver.Job(j))
 	}
+	g.NVRAM = nvram(q.drives)
 	if err := q.cpus.answers(ctx, d, conn, g); err != nil {
 		return nil, err
 	}
@@ -230,6 +231,13 @@ func (q *questions) details(ctx context.Context, d *Driver, conn *qmp.Conn, g *d
 	var all []*detail
 	for _, item := range q.devices {
 		kind, ok := item.kind()
+		switch {
+		case !ok:
+		case item.Name == driver.WatchdogDevice:
+			g.Watchdog = kind
+		case item.Name == driver.TPMDevice:
+			g.TPM = kind
+		}
 		// Names with a dot are what maqet adds itself: no name of a manifest has one.
 		if !ok || strings.Contains(item.Name, ".") {
 			continue

@@ -21,6 +21,7 @@ type blockDrive struct {
 
 // blockMedium is what is in a drive, with the block node on top of it.
 type blockMedium struct {
+	Node     string `json:"node-name"`
 	Driver   string `json:"drv"`
 	ReadOnly bool   `json:"ro"`
 	File     string `json:"file"`
@@ -61,6 +62,18 @@ func driveOf(drives []blockDrive, device string) *blockDrive {
 		return nil
 	}
 	return &drives[i]
+}
+
+// nvram is the flash chip that is an NVRAM; nil when there is none.
+func nvram(drives []blockDrive) *driver.GDisk {
+	for i := range drives {
+		if b := &drives[i]; b.Inserted != nil && isNVRAM(b.Inserted.Node) {
+			x := detail{qomItem: qomItem{b.Inserted.Node, "cfi.pflash01"}, drive: b}
+			chip := x.disk()
+			return &chip
+		}
+	}
+	return nil
 }
 
 // cacheMode is QEMU's name of a drive's three cache settings together.

@@ -2,7 +2,6 @@ package qemu
 
 import (
 	"context"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,13 +18,9 @@ func (o *observation) images() map[string]manifest.Disk {
 	all := map[string]manifest.Disk{}
 	switch {
 	case o.vm != nil:
-		for _, d := range o.vm.Spec.Disks {
-			all[d.Name] = d
-		}
+		o.imagesOf(&o.vm.Spec, all)
 	case o.Launched != nil:
-		for _, d := range o.Launched.Spec.Disks {
-			all[d.Name] = d
-		}
+		o.imagesOf(&o.Launched.Spec, all)
 	default:
 		entries, err := os.ReadDir(o.driver.layout.DiskDir(o.Name))
 		if err != nil {
@@ -38,8 +33,20 @@ func (o *observation) images() map[string]manifest.Disk {
 			}
 		}
 	}
-	maps.DeleteFunc(all, func(_ string, d manifest.Disk) bool { return d.IsEmpty() })
 	return all
+}
+
+// imagesOf adds the disks of a spec that are not empty drives, and the NVRAM of its firmware.
+func (o *observation) imagesOf(spec *manifest.VirtualMachineSpec, all map[string]manifest.Disk) {
+	for _, d := range spec.Disks {
+		if !d.IsEmpty() {
+			all[d.Name] = d
+		}
+	}
+	if kind := driver.FirmwareKindOf(spec); kind != "" {
+		name := kind.NVRAMNode()
+		all[name] = manifest.Disk{Name: name, File: o.driver.layout.NVRAM(o.Name, string(kind)), Format: manifest.FormatQcow2}
+	}
 }
 
 // stoppedFiles looks at the storage of a machine without a process.
@@ -87,8 +94,12 @@ func (o *observation) aliveFiles(ctx context.Context) {
 	}
 	o.storage(ctx, false)
 	tags := map[string][]driver.ImageSnapshot{}
-	for i := range o.Guest.Disks {
-		g := &o.Guest.Disks[i]
+	disks := o.Guest.Disks
+	if o.Guest.NVRAM != nil {
+		disks = append(slices.Clip(disks), *o.Guest.NVRAM)
+	}
+	for i := range disks {
+		g := &disks[i]
 		tags[g.Name] = g.Snapshots
 		if f, ok := o.Files[g.Name]; ok && f.Path == g.File {
 			f.Size, f.Format = g.Size, g.Format

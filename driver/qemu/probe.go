@@ -28,6 +28,8 @@ type Prober struct {
 	locks  *filelock.Manager
 	// kvm is the device of KVM, which tests replace.
 	kvm string
+	// firmwareFolders are where firmware is described.
+	firmwareFolders []string
 
 	mu    sync.Mutex
 	hosts map[string]knownHost // by path
@@ -43,7 +45,7 @@ type knownHost struct {
 // NewProber makes a prober whose answers are kept below l.
 func NewProber(l layout.Layout, t timing.Table, locks *filelock.Manager) *Prober {
 	return &Prober{
-		layout: l, times: t, locks: locks, kvm: "/dev/kvm",
+		layout: l, times: t, locks: locks, kvm: "/dev/kvm", firmwareFolders: firmwareFolders(),
 		hosts: map[string]knownHost{}, works: map[string]string{},
 	}
 }

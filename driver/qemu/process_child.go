@@ -36,6 +36,20 @@ func newChildren() *children { return &children{byUID: map[string]*child{}} }
 // adopt takes charge of a new child. Pidfd is its pidfd, or -1 where the kernel
 // gave none. The child outlives ctx.
 func (c *children) adopt(ctx context.Context, of *driver.Launched, pid, pidfd int) (*child, error) {
+	k, err := newChild(pid, pidfd)
+	if err != nil {
+		return nil, err
+	}
+	k.at = of.At
+	c.mu.Lock()
+	c.byUID[of.UID] = k
+	c.mu.Unlock()
+	go k.reap(context.WithoutCancel(ctx))
+	return k, nil
+}
+
+// newChild is a child that nobody waits for yet.
+func newChild(pid, pidfd int) (*child, error) {
 	var h *handle
 	var err error
 	if pidfd >= 0 {
@@ -49,12 +63,7 @@ func (c *children) adopt(ctx context.Context, of *driver.Launched, pid, pidfd in
 	if err != nil {
 		return nil, fmt.Errorf("watch over process %d: %w", pid, err)
 	}
-	k := &child{pid: pid, at: of.At, handle: h, done: make(chan struct{})}
-	c.mu.Lock()
-	c.byUID[of.UID] = k
-	c.mu.Unlock()
-	go k.reap(context.WithoutCancel(ctx))
-	return k, nil
+	return &child{pid: pid, handle: h, done: make(chan struct{})}, nil
 }
 
 // of is the child that a launch record is of; nil when another process started it.

@@ -120,7 +120,7 @@ func (d *Driver) readIdentity(name string) (*driver.Identity, error) {
 // identityHint is the remedy for a damaged identity.
 const identityHint = "bring the file back from a backup: the guest's uuid, addresses and slots are in it"
 
-func newerRecord(path string, version, known int) error {
+func newerRecord(path string, version, known int) error { //nolint:unparam // each record has a format of its own, which are all at 1 now
 	return &RecordError{
 		Path: path, Err: fmt.Errorf("it has format %d, and this maqet knows formats up to %d", version, known),
 		Hint: "use the newer maqet that wrote it",

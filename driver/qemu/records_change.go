@@ -56,8 +56,11 @@ func (d *Driver) allocate(ctx context.Context, vm *manifest.VirtualMachine) (id 
 	if recorded != nil {
 		id = *recorded
 	}
-	id, changed, err = Allocate(id, vm, host, rand.Reader, d.now())
-	return id, host, changed, err
+	if id, changed, err = Allocate(id, vm, host, rand.Reader, d.now()); err != nil {
+		return id, host, changed, err
+	}
+	found, err := d.prober.resolveFirmware(&id, vm, host)
+	return id, host, changed || found, err
 }
 
 // hostOf is what the binary that vm names can do.

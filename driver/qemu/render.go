@@ -37,6 +37,8 @@ const (
 	CLIListener FileKind = "cli-listener"
 	// SerialListener is a listening socket at Layout.SerialSocket.
 	SerialListener FileKind = "serial-listener"
+	// TPMControl is the end of a pair of sockets at whose other end is swtpm.
+	TPMControl FileKind = "tpm-control"
 	// Tap is a tap device on the bridge of a nic.
 	Tap FileKind = "tap"
 )
@@ -83,6 +85,9 @@ func Render(in RenderInput) (Command, error) {
 	r.disks()
 	r.nics()
 	r.devices()
+	r.seed()
+	r.watchdog()
+	r.tpm()
 	if e := in.VM.Spec.Emulator; e != nil {
 		for i, arg := range e.ExtraArgs {
 			r.add(fmt.Sprintf("spec.emulator.extraArgs[%d]", i), arg)

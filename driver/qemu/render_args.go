@@ -79,6 +79,7 @@ func (r *renderer) machine() {
 			text.WriteString("," + key + "=" + doubleCommas(m.Properties[key].String()))
 		}
 	}
+	text.WriteString(r.flash())
 	r.add("spec.machine", "-machine", text.String())
 }
 

@@ -57,8 +57,8 @@ func testHost() driver.Host {
 	addMachine(&h, driver.MachineType{Name: "pc-q35-7.1", MaxCPU: 288}, false)
 	addMachine(&h, driver.MachineType{Name: "isapc", MaxCPU: 1}, false)
 	addMachine(&h, driver.MachineType{Name: "none", MaxCPU: 1}, false)
-	h.PCIDevices = wordSet("virtio-blk-pci virtio-net-pci virtio-rng-pci virtio-serial-pci virtio-balloon-pci e1000 e1000e pcie-root-port qemu-xhci pvpanic-pci virtio-scsi-pci nvme")
-	h.Devices = wordSet(wordsOf(h.PCIDevices) + " isa-serial ne2k_isa ide-cd ide-hd scsi-cd scsi-hd usb-bot pvpanic virtserialport usb-kbd")
+	h.PCIDevices = wordSet("virtio-blk-pci virtio-net-pci virtio-rng-pci virtio-serial-pci virtio-balloon-pci e1000 e1000e pcie-root-port qemu-xhci pvpanic-pci virtio-scsi-pci nvme i6300esb")
+	h.Devices = wordSet(wordsOf(h.PCIDevices) + " isa-serial ne2k_isa ide-cd ide-hd scsi-cd scsi-hd ib700 usb-bot pvpanic virtserialport usb-kbd")
 	return h
 }
 
@@ -99,7 +99,7 @@ func (c argvCase) renderInput(t testing.TB, host driver.Host, l layout.Layout, d
 	if c.earlier != nil {
 		id = mustAllocate(t, id, testVM(c.name, c.earlier(dir)), host, rnd)
 	}
-	id = mustAllocate(t, id, vm, host, rnd)
+	id = withFirmware(mustAllocate(t, id, vm, host, rnd), vm)
 	return RenderInput{VM: vm, Identity: id, Host: host, Layout: l, Kinds: testKinds(), Paused: c.paused}
 }
 
@@ -130,7 +130,7 @@ func props(pairs ...any) map[string]manifest.Scalar {
 
 // argvCases are all the cases: each feature alone, and together.
 func argvCases() []argvCase {
-	return slices.Concat(boardCases(), busCases(), deviceCases())
+	return slices.Concat(boardCases(), busCases(), provisioningCases(), deviceCases())
 }
 
 func boardCases() []argvCase {

@@ -100,6 +100,7 @@ func prepareFiles(t testing.TB, in RenderInput) {
 		writeTestFile(t, b.Kernel.Image, kernelImage())
 		writeTestFile(t, b.Kernel.Initrd, []byte("initrd"))
 	}
+	prepareProvisioning(t, in)
 }
 
 // kernelImage is enough of a Linux kernel for QEMU, which loads it and does not
@@ -133,11 +134,16 @@ func openFiles(t testing.TB, in RenderInput, files []File) ([]*os.File, net.Conn
 	}
 	var opened []*os.File
 	for _, f := range files {
-		if f.Kind == Tap {
+		switch f.Kind {
+		case Tap:
 			opened = append(opened, openTap(t))
-			continue
+		case TPMControl:
+			opened = append(opened, openTPM(t))
+		case QMPListener, CLIListener, SerialListener:
+			opened = append(opened, listenFile(t, paths[f.Kind]))
+		default:
+			t.Fatalf("unknown kind of descriptor %q", f.Kind)
 		}
-		opened = append(opened, listenFile(t, paths[f.Kind]))
 	}
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(t.Context(), "unix", paths[QMPListener])
@@ -162,6 +168,32 @@ func listenFile(t testing.TB, path string) *os.File {
 		t.Fatal(err)
 	}
 	return file
+}
+
+// openTPM starts a swtpm, and is QEMU's end of the pair.
+func openTPM(t testing.TB) *os.File {
+	t.Helper()
+	needSWTPM(t)
+	binary, err := exec.LookPath(swtpmBinary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	module := &tpm{binary: binary, dir: t.TempDir()}
+	end, err := module.pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := module.start(t.Context(), null, null, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := null.Close(); err != nil {
+		t.Error(err)
+	}
+	return end
 }
 
 // openTap opens a tap device, or skips the test where that is not allowed.

@@ -65,8 +65,9 @@ type scoping struct {
 	done   chan struct{}
 }
 
-// beginScope has systemd put a new QEMU into a scope of its own, while QEMU gets ready.
-func (d *Driver) beginScope(ctx context.Context, name string, pid int) *scoping {
+// beginScope has systemd put a new QEMU, and what was started for it, into a scope of
+// its own, while QEMU gets ready.
+func (d *Driver) beginScope(ctx context.Context, name string, pids ...int) *scoping {
 	s := &scoping{cancel: func() {}, done: make(chan struct{})}
 	if d.bus.Address == "" {
 		close(s.done)
@@ -76,13 +77,13 @@ func (d *Driver) beginScope(ctx context.Context, name string, pid int) *scoping 
 	go func() {
 		defer close(s.done)
 		defer s.cancel()
-		unit, err := d.bus.scope(ctx, name, pid)
+		unit, err := d.bus.scope(ctx, name, pids...)
 		switch {
 		case errors.Is(ctx.Err(), context.Canceled):
 			// The start was given up.
 		case err != nil:
 			d.log.WarnContext(ctx, "systemd gave the machine no scope; it ends with the unit or session that maqet runs in",
-				"vm", name, "pid", pid, "err", err)
+				"vm", name, "pids", pids, "err", err)
 		default:
 			d.log.DebugContext(ctx, "machine has its own scope", "vm", name, "unit", unit)
 		}
@@ -99,20 +100,21 @@ func (s *scoping) abandon() {
 	<-s.done
 }
 
-// scope puts a process into a scope, and returns the unit's name once it is in it.
-func (b Bus) scope(ctx context.Context, name string, pid int) (string, error) {
+// scope puts processes into a scope, and returns the unit's name once they are in it.
+// The first one's id tells the scope from another of its name.
+func (b Bus) scope(ctx context.Context, name string, pids ...int) (string, error) {
 	conn, err := systemd.NewConnection(func() (*dbus.Conn, error) { return b.dial(ctx) })
 	if err != nil {
 		return "", fmt.Errorf("connect to systemd: %w", err)
 	}
 	defer conn.Close()
 	unit := scopeUnit(name)
-	err = b.start(ctx, conn, unit, name, pid)
+	err = b.start(ctx, conn, unit, name, pids)
 	if isUnitExists(err) {
 		// The last process's scope is not cleared away yet, or another state dir has a
 		// machine of that name.
-		unit = strings.TrimSuffix(unit, ".scope") + fmt.Sprintf("-%d.scope", pid)
-		err = b.start(ctx, conn, unit, name, pid)
+		unit = strings.TrimSuffix(unit, ".scope") + fmt.Sprintf("-%d.scope", pids[0])
+		err = b.start(ctx, conn, unit, name, pids)
 	}
 	return unit, err
 }
@@ -133,7 +135,11 @@ func (b Bus) dial(ctx context.Context) (*dbus.Conn, error) {
 }
 
 // start makes the scope and waits for systemd's job.
-func (b Bus) start(ctx context.Context, conn *systemd.Conn, unit, name string, pid int) error {
+func (b Bus) start(ctx context.Context, conn *systemd.Conn, unit, name string, pids []int) error {
+	all := make([]uint32, len(pids))
+	for i, pid := range pids {
+		all[i] = uint32(pid) //nolint:gosec // a pid is positive
+	}
 	slice := "machine.slice"
 	if b.User {
 		slice = "app.slice"
@@ -141,7 +147,7 @@ func (b Bus) start(ctx context.Context, conn *systemd.Conn, unit, name string, p
 	properties := []systemd.Property{
 		systemd.PropDescription("Virtual machine " + name + " of maqet"),
 		systemd.PropSlice(slice),
-		systemd.PropPids(uint32(pid)), //nolint:gosec // a pid is positive
+		systemd.PropPids(all...),
 		systemd.PropBefore(guestsUnit),
 		// A scope that ended badly is to leave nothing behind in systemd.
 		{Name: "CollectMode", Value: dbus.MakeVariant("inactive-or-failed")},

@@ -68,6 +68,12 @@ func placements(vm *manifest.VirtualMachine, family driver.BusFamily, host drive
 			all = append(all, placement{d.Name, fmt.Sprintf("spec.devices[%d]", i), kind})
 		}
 	}
+	if vm.Spec.CloudInit != nil {
+		all = append(all, placement{driver.SeedDevice, "spec.cloudInit", kind})
+	}
+	if w := vm.Spec.Watchdog; w != nil && w.Model == manifest.WatchdogI6300ESB {
+		all = append(all, placement{driver.WatchdogDevice, "spec.watchdog.model", kind})
+	}
 	for _, c := range controllers(vm) {
 		all = append(all, placement{c.id, c.path, kind})
 	}

@@ -137,6 +137,9 @@ func TestReserved_addressesInTheManifest_areReadAsQEMUDoes(t *testing.T) {
 // drawSpec is a machine with any few disks, cdroms, nics and devices, in any order.
 func drawSpec(t *rapid.T, board string) manifest.VirtualMachineSpec {
 	s := manifest.VirtualMachineSpec{Machine: &manifest.Machine{Type: board}}
+	if rapid.Bool().Draw(t, "cloudInit") {
+		s.CloudInit = &manifest.CloudInit{}
+	}
 	cdroms := 0
 	names := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j"}), 0, 10, rapid.ID).Draw(t, "names")
 	for _, name := range names {

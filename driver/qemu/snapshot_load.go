@@ -116,6 +116,9 @@ func loadable(record *driver.SnapshotRecord, obs driver.Observed, tag string) er
 				blockers = append(blockers, bitmapBlocker(d.Name, d.Bitmaps))
 			}
 		}
+		if n := obs.Guest.NVRAM; n != nil && len(n.Bitmaps) > 0 {
+			blockers = append(blockers, bitmapBlocker(n.Name, n.Bitmaps))
+		}
 	}
 	if len(blockers) > 0 {
 		return &BlockedError{Op: "load", Tag: tag, Blockers: blockers}

@@ -63,6 +63,10 @@ func TestLoadSnapshot_forbidden_guestRunsOn(t *testing.T) {
 		{"a vCPU more", "vCPUs: 1 then, 2 now", func(_ *testing.T, obs *driver.Observed) { obs.Guest.CPUs = 2 }},
 		{"another machine", "another machine", func(_ *testing.T, obs *driver.Observed) { obs.Guest.UID = "11111111-2222-3333-4444-555555555555" }},
 		{"a dirty bitmap", "dirty bitmap", func(_ *testing.T, obs *driver.Observed) { obs.Guest.Disks[0].Bitmaps = []string{"b0"} }},
+		{"another firmware", "NVRAM: none then, maqet.nvram.uefi now", func(_ *testing.T, obs *driver.Observed) {
+			obs.Guest.NVRAM = &driver.GDisk{Name: driver.FirmwareUEFI.NVRAMNode()}
+		}},
+		{"a watchdog", "watchdog: none then, i6300esb now", func(_ *testing.T, obs *driver.Observed) { obs.Guest.Watchdog = "i6300esb" }},
 		{"a disk lost its tag", "is not on data", func(t *testing.T, _ *driver.Observed) {
 			t.Helper()
 			b.do(t, "blockdev-snapshot-delete-internal-sync", map[string]any{"device": "data", "name": "full"}, nil)

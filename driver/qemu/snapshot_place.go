@@ -116,6 +116,11 @@ func elsewhere(vm *manifest.VirtualMachine, name string) bool {
 // path is the image of a disk: what the manifest names, or what maqet makes. A
 // disk that is in the manifest no more can only be one that maqet made.
 func (s *snapshots) path(vm *manifest.VirtualMachine, name string) string {
+	for _, kind := range []driver.FirmwareKind{driver.FirmwareUEFI, driver.FirmwareSecureBoot} {
+		if name == kind.NVRAMNode() {
+			return s.layout.NVRAM(vm.Metadata.Name, string(kind))
+		}
+	}
 	for i := range vm.Spec.Disks {
 		if d := &vm.Spec.Disks[i]; d.Name == name && d.File != "" {
 			return d.File

@@ -107,6 +107,9 @@ func onlineBlockers(obs driver.Observed, method manifest.SnapshotMethod) []Block
 	}
 	var blockers []Blocker
 	writable := 0
+	if n := obs.Guest.NVRAM; n != nil && len(n.Bitmaps) > 0 {
+		blockers = append(blockers, bitmapBlocker(n.Name, n.Bitmaps))
+	}
 	for _, d := range obs.Guest.Disks {
 		if method == manifest.SnapshotFull && d.Driver == "nvme" {
 			blockers = append(blockers, Blocker{
@@ -162,6 +165,12 @@ func offlineBlockers(vm *manifest.VirtualMachine, obs driver.Observed, method ma
 	}
 	if writable == 0 {
 		blockers = append(blockers, noDiskBlocker())
+	}
+	node := driver.FirmwareKindOf(&vm.Spec).NVRAMNode()
+	if file := obs.Files[node]; file.Err != "" {
+		blockers = append(blockers, Blocker{
+			Disk: node, Reason: "the firmware's NVRAM cannot be looked at: " + file.Err, Remedy: "make " + file.Path + " readable",
+		})
 	}
 	return blockers
 }

@@ -68,10 +68,17 @@ func snapshotDisks(vm *manifest.VirtualMachine, obs driver.Observed) (in, withou
 		for _, d := range obs.Guest.Disks {
 			sort(d.Name, !d.ReadOnly)
 		}
+		if obs.Guest.NVRAM != nil {
+			in = append(in, obs.Guest.NVRAM.Name)
+		}
 		return in, without
 	}
 	for i := range vm.Spec.Disks {
 		sort(vm.Spec.Disks[i].Name, writableDisk(&vm.Spec.Disks[i]))
+	}
+	// It comes last, and is made at the first start with firmware.
+	if kind := driver.FirmwareKindOf(&vm.Spec); kind != "" && obs.Files[kind.NVRAMNode()].Exists {
+		in = append(in, kind.NVRAMNode())
 	}
 	return in, without
 }

@@ -40,6 +40,9 @@ func (s *snapshots) restore(ctx context.Context, vm *manifest.VirtualMachine, ob
 	if err := s.images.RevertSnapshot(ctx, paths, tag); err != nil {
 		return driver.RestoreReport{}, snapshotError(name, op, err)
 	}
+	if vm.Spec.TPM != nil {
+		others = append(others, "the TPM's state")
+	}
 	report := driver.RestoreReport{Tag: tag, Disks: disks, Untouched: others}
 	for _, d := range disks {
 		at := found.find(d, tag)

@@ -86,6 +86,22 @@ func (l Layout) Disk(vm, disk string) string { return filepath.Join(l.DiskDir(vm
 // Identity is what a guest recognises itself by.
 func (l Layout) Identity(vm string) string { return filepath.Join(l.DiskDir(vm), "identity.json") }
 
+// Seed is the image from which the guest is provisioned.
+func (l Layout) Seed(vm string) string { return filepath.Join(l.DiskDir(vm), "seed.iso") }
+
+// SeedRecord is what is remembered of the seed.
+func (l Layout) SeedRecord(vm string) string { return filepath.Join(l.DiskDir(vm), "seed.json") }
+
+// SeedScratch is where a machine's seed is laid out before it is written.
+func (l Layout) SeedScratch(vm string) string { return filepath.Join(l.Cache(), "seed-"+vm) }
+
+// NVRAM is what firmware of a kind remembers, a qcow2. It is called so that no disk's
+// image has its name.
+func (l Layout) NVRAM(vm, kind string) string { return filepath.Join(l.DiskDir(vm), kind+".nvram") }
+
+// TPM is the folder in which swtpm keeps a machine's TPM.
+func (l Layout) TPM(vm string) string { return filepath.Join(l.DiskDir(vm), "tpm") }
+
 // SnapshotDir holds the snapshot records of a machine.
 func (l Layout) SnapshotDir(vm string) string { return filepath.Join(l.DiskDir(vm), "snapshots") }
 
