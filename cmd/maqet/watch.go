@@ -55,6 +55,7 @@ the watchdog fed.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			collectSoon()
 			if err := flags.apply.check(); err != nil {
 				return err
 			}
