@@ -10,13 +10,13 @@ import (
 
 func withUEFI(s *manifest.VirtualMachineSpec) { s.Firmware = &manifest.Firmware{UEFI: true} }
 
-// nvram is what a look finds where the NVRAM should be.
-func (s *scene) nvram(there bool) *scene {
+// noNVRAM is a look that finds nothing where the NVRAM should be.
+func (s *scene) noNVRAM() *scene {
 	if s.obs.Files == nil {
 		s.obs.Files = map[string]driver.DiskFile{}
 	}
 	node := driver.FirmwareUEFI.NVRAMNode()
-	s.obs.Files[node] = driver.DiskFile{Path: "/state/disks/web/uefi.nvram", Exists: there}
+	s.obs.Files[node] = driver.DiskFile{Path: "/state/disks/web/uefi.nvram"}
 	return s
 }
 
@@ -29,11 +29,11 @@ func TestStart_nvramOfTheLastStartGone_isNotMadeAnew(t *testing.T) {
 		scene *scene
 		want  string
 	}{
-		{"there", before(newScene(withUEFI).nvram(false).up()), "start;"},
-		{"gone", before(newScene(withUEFI).nvram(false).up()).nvram(false), "!" + ReasonDiskLost},
-		{"gone, and the spec is another", before(newScene(withUEFI).nvram(false).up()).nvram(false).edit(func(s *manifest.VirtualMachineSpec) { s.Memory.Size *= 2 }), "!" + ReasonDiskLost},
+		{"there", before(newScene(withUEFI).noNVRAM().up()), "start;"},
+		{"gone", before(newScene(withUEFI).noNVRAM().up()).noNVRAM(), "!" + ReasonDiskLost},
+		{"gone, and the spec is another", before(newScene(withUEFI).noNVRAM().up()).noNVRAM().edit(func(s *manifest.VirtualMachineSpec) { s.Memory.Size *= 2 }), "!" + ReasonDiskLost},
 		{"not looked at", before(newScene(withUEFI).up()), "start;"},
-		{"started without it meanwhile", before(newScene().up()).nvram(false).edit(withUEFI), "identity; start;"},
+		{"started without it meanwhile", before(newScene().up()).noNVRAM().edit(withUEFI), "identity; start;"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.scene.now = c.scene.now.Add(manifest.DefaultShutdownTimeout.Or(0))
@@ -42,7 +42,7 @@ func TestStart_nvramOfTheLastStartGone_isNotMadeAnew(t *testing.T) {
 			}
 		})
 	}
-	s := newScene(withUEFI).nvram(false).up()
+	s := newScene(withUEFI).noNVRAM().up()
 	if !slices.Contains(s.want.Machine.StartedDisks, driver.FirmwareUEFI.NVRAMNode()) {
 		t.Errorf("the disks of the start are %v", s.want.Machine.StartedDisks)
 	}

@@ -280,7 +280,7 @@ func TestFirmware_guest_bootsByUEFIAndItsNVRAMIsKept(t *testing.T) {
 func nvramBytes(t *testing.T, path string) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "raw")
-	if text, err := exec.CommandContext(t.Context(), "qemu-img", "convert", "-U", "-f", "qcow2", "-O", "raw", path, out).CombinedOutput(); err != nil { //nolint:gosec // G204: a test's own arguments.
+	if text, err := exec.Command("qemu-img", "convert", "-U", "-f", "qcow2", "-O", "raw", path, out).CombinedOutput(); err != nil { //nolint:gosec // G204: a test's own arguments.
 		t.Fatalf("qemu-img: %v: %s", err, text)
 	}
 	text, err := os.ReadFile(out)
@@ -293,7 +293,7 @@ func nvramBytes(t *testing.T, path string) string {
 // qemuIO does something to an image of a stopped machine.
 func qemuIO(t *testing.T, path, command string) {
 	t.Helper()
-	if text, err := exec.CommandContext(t.Context(), "qemu-io", "-f", "qcow2", "-c", command, path).CombinedOutput(); err != nil { //nolint:gosec // G204: a test's own arguments.
+	if text, err := exec.Command("qemu-io", "-f", "qcow2", "-c", command, path).CombinedOutput(); err != nil { //nolint:gosec // G204: a test's own arguments.
 		t.Fatalf("qemu-io: %v: %s", err, text)
 	}
 }

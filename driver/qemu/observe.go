@@ -173,7 +173,7 @@ func (o *observation) hear(ctx context.Context, l *look, conn *qmp.Conn, guest *
 			o.driver.log.WarnContext(ctx, "marking the start as confirmed failed", "vm", o.Name, "err", err)
 		}
 	}
-	o.tpmLost()
+	o.tpmLost(ctx)
 	o.ready(ctx, conn)
 	o.driver.rotateAll(ctx, o.Name)
 }

@@ -188,6 +188,24 @@ func TestStart_systemdAnswers_scopeHoldsTheProcess(t *testing.T) {
 	}
 }
 
+func TestStart_machineWithTPM_scopeHoldsItsSWTPM(t *testing.T) {
+	needSWTPM(t)
+	address := newBus(t)
+	manager := &fakeManager{result: "done"}
+	manager.serve(t, address)
+	r := newRig(t)
+	r.bus = Bus{Address: address}
+	r.start(r.vm("web", withTPM), true)
+	want := []uint32{uint32(r.childOf("web").pid), uint32(r.awaitSWTPM(true))} //nolint:gosec // a pid is positive
+	units := manager.asked()
+	if len(units) != 1 {
+		t.Fatalf("units are %+v", units)
+	}
+	if diff := cmp.Diff(want, units[0].Properties["PIDs"]); diff != "" {
+		t.Errorf("processes of the scope (-want +got):\n%s", diff)
+	}
+}
+
 func TestStart_scopeNameTaken_anotherIsUsed(t *testing.T) {
 	address := newBus(t)
 	manager := &fakeManager{result: "done", refuse: func(unit string) *dbus.Error {

@@ -148,10 +148,19 @@ func (t *tpm) close() error {
 	return err
 }
 
-// tpmLost looks whether the guest's TPM is there.
-func (o *observation) tpmLost() {
+// tpmLost looks whether the guest's TPM is there. One that is being reset may let go of
+// its lock for a moment, so it is looked for again before it is missed.
+func (o *observation) tpmLost(ctx context.Context) {
 	if o.Presence != driver.Alive || o.depth != driver.DepthFull || o.Launched == nil || o.Launched.Spec.TPM == nil {
 		return
+	}
+	for range 2 {
+		if pid, err := tpmHolder(o.driver.layout.TPM(o.Name)); err != nil || pid != 0 {
+			return
+		}
+		if pause(ctx, firstTry) != nil {
+			return
+		}
 	}
 	pid, err := tpmHolder(o.driver.layout.TPM(o.Name))
 	o.TPMLost = err == nil && pid == 0

@@ -97,6 +97,9 @@ func TestTPM_endOfQEMU_endsSWTPM(t *testing.T) {
 	vm := r.vm("web", withTPM)
 	for range 3 {
 		r.start(vm, true)
+		if r.observe(vm, driver.DepthFull, driver.Alive).TPMLost {
+			t.Error("a machine that was just started has lost its TPM")
+		}
 		pid := r.awaitSWTPM(true)
 		if sid, err := unix.Getsid(pid); err != nil || sid != pid {
 			t.Errorf("the session of swtpm %d is %d, error %v", pid, sid, err)
@@ -160,7 +163,6 @@ func TestTPM_stateInUse_isToldWithTheProcess(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), realTimeout)
 	defer cancel()
 	r.timing.Quit = 10 * firstTry
-	r.Driver.timing.Quit = r.timing.Quit
 	_, err := r.Start(ctx, driver.StartRequest{VM: vm, Paused: true})
 	if err == nil || !strings.Contains(err.Error(), "in use by process") {
 		t.Errorf("error is %v", err)
