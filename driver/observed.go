@@ -84,6 +84,8 @@ type Guest struct {
 	NICs        []GNIC    `json:"nics"`
 	Devices     []GDevice `json:"devices"`
 	Jobs        []Job     `json:"jobs,omitempty"`
+	// Agent is the port of the guest's agent; nil for a machine without one.
+	Agent *GAgent `json:"agent,omitempty"`
 	// Brief is true when only the run state and the uuid were asked.
 	Brief bool `json:"-"`
 }
@@ -120,6 +122,13 @@ type GNIC struct {
 type GDevice struct {
 	Name   string `json:"name"`
 	Driver string `json:"driver"`
+}
+
+// GAgent is the port of the guest's agent as QEMU has it.
+type GAgent struct {
+	// Open tells that a program in the guest has the port open. Whether it answers is
+	// another question.
+	Open bool `json:"open"`
 }
 
 // Job is a job of QEMU (query-jobs).

@@ -250,8 +250,17 @@ func (v *validator) readiness(vm *VirtualMachine) {
 	if r == nil {
 		return
 	}
-	if (r.Serial == nil) == (r.TCP == nil) {
-		v.fault("spec.readiness", "needs exactly one of serial and tcp", "remove spec.readiness to count as Ready when QEMU runs")
+	probes := 0
+	for _, given := range []bool{r.Serial != nil, r.TCP != nil, r.GuestAgent != nil} {
+		if given {
+			probes++
+		}
+	}
+	if probes != 1 {
+		v.fault("spec.readiness", "needs exactly one of serial, tcp and guestAgent", "remove spec.readiness to count as Ready when QEMU runs")
+	}
+	if r.GuestAgent != nil && vm.Spec.GuestAgent == nil && !v.isBroken("spec.guestAgent") {
+		v.fault("spec.readiness.guestAgent", "needs the agent's port", "add spec.guestAgent: {}")
 	}
 	if r.Serial != nil {
 		v.serialReadiness(r.Serial, vm.Spec.Serial)

@@ -47,6 +47,8 @@ type observation struct {
 	depth  driver.Depth
 	// reached tells that the guest's own address accepted a connection.
 	reached bool
+	// askAgent tells that the readiness probe is the guest's agent.
+	askAgent bool
 }
 
 // once looks once. It tells whether to look again.
@@ -103,7 +105,12 @@ func (o *observation) judge(ctx context.Context, l *look) (again bool) {
 	if o.depth == driver.DepthFull {
 		o.Cgroup = o.driver.proc.cgroup(o.PID)
 	}
-	return o.ask(ctx, l)
+	o.askAgent = false
+	again = o.ask(ctx, l)
+	if o.askAgent && !again {
+		o.agentReady(ctx)
+	}
+	return again
 }
 
 // take takes over what is recorded.
@@ -123,7 +130,7 @@ func (o *observation) ask(ctx context.Context, l *look) (again bool) {
 		return false
 	}
 	defer leave()
-	q := newQuestions(o.depth)
+	q := newQuestions(o.depth, l.launched)
 	conn, err := qmp.DialPipelined(ctx, o.driver.layout.CLISocket(o.Name), qmp.Options{Handshake: o.driver.timing.Greeting}, q.calls()...)
 	if err != nil {
 		return o.silent(ctx, l, err)

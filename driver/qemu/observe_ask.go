@@ -37,9 +37,11 @@ type questions struct {
 	cpus []struct {
 		Path string `json:"qom-path"`
 	}
-	blocks  []namedBlock
-	devices []qomItem
-	jobs    []jobReply
+	blocks []namedBlock
+	// chardevs are asked for only when the machine may have an agent's port.
+	chardevs []chardev
+	devices  []qomItem
+	jobs     []jobReply
 
 	needed []*qmp.Call // must be answered
 	tried  []*qmp.Call // may be refused: not every board has everything
@@ -79,10 +81,13 @@ type jobReply struct {
 	Error  string `json:"error"`
 }
 
-// newQuestions are the questions of a depth.
-func newQuestions(depth driver.Depth) *questions {
+// newQuestions are the questions of a depth about a process with that launch record.
+func newQuestions(depth driver.Depth, launched *driver.Launched) *questions {
 	q := &questions{depth: depth}
 	q.needed = []*qmp.Call{qmp.NewCall("query-status", nil, &q.status), qmp.NewCall("query-uuid", nil, &q.uid)}
+	if launched == nil || launched.Spec.GuestAgent != nil {
+		q.needed = append(q.needed, qmp.NewCall("query-chardev", nil, &q.chardevs))
+	}
 	if depth == driver.DepthBrief {
 		return q
 	}
@@ -115,6 +120,7 @@ func (q *questions) answers(ctx context.Context, d *Driver, conn *qmp.Conn) (*dr
 		return nil, err
 	}
 	g := &driver.Guest{RunState: q.status.Status, UID: q.uid.UUID, Version: greetingVersion(conn), Brief: q.depth == driver.DepthBrief}
+	g.Agent = agentPort(q.chardevs)
 	if g.Brief {
 		return g, nil
 	}
@@ -163,6 +169,9 @@ func (q *questions) details(ctx context.Context, d *Driver, conn *qmp.Conn, g *d
 		calls = append(calls, qomGet(q.cpus[0].Path, "type", &g.CPUModel))
 	}
 	var all []*detail
+	if !slices.ContainsFunc(q.devices, func(i qomItem) bool { return i.Name == driver.AgentPort }) {
+		g.Agent = nil // somebody has unplugged it
+	}
 	for _, item := range q.devices {
 		kind, ok := strings.CutPrefix(item.Type, "child<")
 		// Names with a dot are what maqet adds itself: no name of a manifest has one.

@@ -138,6 +138,9 @@ func (l Layout) CLISocket(vm string) string { return filepath.Join(l.RunDir(vm),
 // SerialSocket is the guest's serial line.
 func (l Layout) SerialSocket(vm string) string { return filepath.Join(l.RunDir(vm), "serial.sock") }
 
+// AgentSocket is the port of the guest's agent.
+func (l Layout) AgentSocket(vm string) string { return filepath.Join(l.RunDir(vm), "qga.sock") }
+
 // LockDir holds all lock files, which are never unlinked.
 func (l Layout) LockDir() string { return filepath.Join(l.Run, "locks") }
 
@@ -149,6 +152,10 @@ func (l Layout) CLILock(vm string) string { return l.lock("cli-" + vm) }
 
 // QMPLock is held while connected to QMPSocket.
 func (l Layout) QMPLock(vm string) string { return l.lock("qmp-" + vm) }
+
+// AgentLock is held while connected to AgentSocket, and for as long as the guest's
+// file systems are frozen.
+func (l Layout) AgentLock(vm string) string { return l.lock("qga-" + vm) }
 
 // DatabaseLock is held for one transaction.
 func (l Layout) DatabaseLock() string { return l.lock("db") }

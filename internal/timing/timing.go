@@ -14,6 +14,11 @@ type Table struct {
 	Query time.Duration `flag:"query"`
 	// Connect is how long a readiness probe may take to connect to a guest's address.
 	Connect time.Duration `flag:"connect"`
+	// Agent is how long a guest's agent may be silent when it was asked something.
+	Agent time.Duration `flag:"agent"`
+	// AgentLook is how long a look at a machine waits for its guest's agent, and a try
+	// of a readiness probe.
+	AgentLook time.Duration `flag:"agent-look"`
 	// Events is how long a line of the journal may wait to be written before it
 	// is given up: no action waits longer for its own trace.
 	Events time.Duration `flag:"events"`
@@ -58,6 +63,7 @@ func Default() Table {
 		Greeting: 3 * time.Second,
 		Query:    5 * time.Second,
 		Connect:  time.Second,
+		Agent:    5 * time.Second,
 		Events:   time.Second,
 		Look:     2 * time.Second,
 		Bus:      3 * time.Second,
@@ -69,6 +75,8 @@ func Default() Table {
 		Probe:    10 * time.Second,
 		Image:    5 * time.Minute,
 		Snapshot: 5 * time.Minute,
+
+		AgentLook: time.Second,
 
 		Backoff:      time.Second,
 		BackoffMax:   5 * time.Minute,
