@@ -252,14 +252,21 @@ type Device struct {
 // ShutdownMethod is one way to ask a guest to end.
 type ShutdownMethod string
 
-// ShutdownACPI presses the virtual power button (QMP system_powerdown).
-const ShutdownACPI ShutdownMethod = "ACPI"
+// The ways to ask. Absent means ACPI alone.
+const (
+	// ShutdownGuestAgent tells the guest's agent to power off; needs guestAgent.
+	ShutdownGuestAgent ShutdownMethod = "GuestAgent"
+	// ShutdownACPI presses the virtual power button (QMP system_powerdown).
+	ShutdownACPI ShutdownMethod = "ACPI"
+)
 
 // Shutdown says how a guest is asked to end and how long it may take.
 type Shutdown struct {
-	// Methods are tried in order. Absent: [ACPI].
+	// Methods are tried in order, each when the one before cannot reach the guest or
+	// has not ended it within its share of Timeout. Absent: [ACPI].
 	Methods []ShutdownMethod `json:"methods,omitempty"`
-	// Timeout is how long the guest may take before QEMU is told to quit. Absent: 60s.
+	// Timeout is how long the guest may take altogether before QEMU is told to quit.
+	// Absent: 60s.
 	Timeout Duration `json:"timeout,omitempty"`
 }
 

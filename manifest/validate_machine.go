@@ -230,7 +230,8 @@ func (v *validator) devices(devices []Device) {
 	}
 }
 
-func (v *validator) shutdown(s *Shutdown) {
+func (v *validator) shutdown(vm *VirtualMachineSpec) {
+	s := vm.Shutdown
 	if s == nil {
 		return
 	}
@@ -238,8 +239,12 @@ func (v *validator) shutdown(s *Shutdown) {
 		v.fault("spec.shutdown.methods", "must not be empty", "remove the key for ACPI")
 	}
 	for i, m := range s.Methods {
+		path := fmt.Sprintf("spec.shutdown.methods[%d]", i)
 		if m != "" && slices.Index(s.Methods, m) < i {
-			v.fault(fmt.Sprintf("spec.shutdown.methods[%d]", i), quote(string(m))+" is listed a second time", "remove it")
+			v.fault(path, quote(string(m))+" is listed a second time", "remove it")
+		}
+		if m == ShutdownGuestAgent && vm.GuestAgent == nil && !v.isBroken("spec.guestAgent") {
+			v.fault(path, "needs the agent's port", "add spec.guestAgent: {}")
 		}
 	}
 }

@@ -15,6 +15,9 @@ func (x *execution) confirm(obs driver.Observed) error {
 	for i, s := range x.did {
 		result := &x.run.result.Steps[x.first+i]
 		message, ok := s.seen(obs)
+		if s.Kind == StepAgentShutdown && x.declined != "" {
+			message = "the guest agent could not be asked to power off: " + x.declined
+		}
 		if !ok {
 			err := &Error{
 				Object: "vm/" + x.run.name, Op: s.String() + " of", Err: ErrNotConfirmed, Detail: message,
@@ -50,7 +53,7 @@ func (s Step) seen(obs driver.Observed) (message string, ok bool) {
 		return "created disk " + s.Disk + ": " + s.Why, obs.Files[s.Disk].Exists
 	case StepStart:
 		return seenStart(obs)
-	case StepPowerdown, StepQuit, StepKill:
+	case StepAgentShutdown, StepPowerdown, StepQuit, StepKill:
 		return s.told(), true
 	case StepPause:
 		return "paused", obs.Guest == nil || obs.Guest.RunState != runRunning
@@ -80,10 +83,12 @@ func (s Step) seen(obs driver.Observed) (message string, ok bool) {
 // told says what the process was told.
 func (s Step) told() string {
 	words := "killed QEMU"
-	if s.Kind == StepPowerdown {
+	switch s.Kind { //nolint:exhaustive // the others tell nothing
+	case StepAgentShutdown:
+		words = "asked the guest agent to power off"
+	case StepPowerdown:
 		words = "asked the guest to power off"
-	}
-	if s.Kind == StepQuit {
+	case StepQuit:
 		words = "told QEMU to quit"
 	}
 	return words + ": " + s.Why
@@ -119,6 +124,8 @@ func (s Step) begins() string {
 		return "creating disk " + s.Disk
 	case StepStart:
 		return "starting"
+	case StepAgentShutdown:
+		return "asking the guest agent to power off"
 	case StepPowerdown:
 		return "asking the guest to power off"
 	case StepQuit:

@@ -71,7 +71,7 @@ func (s Step) event(ended *driver.Ended) (kind, reason string) {
 		return state.EventNormal, state.EventDiskCreated
 	case StepStart:
 		return state.EventNormal, state.EventStarted
-	case StepPowerdown:
+	case StepAgentShutdown, StepPowerdown:
 		return state.EventNormal, state.EventPoweringOff
 	case StepQuit:
 		return state.EventNormal, state.EventQuitting

@@ -84,7 +84,7 @@ func (m *model) doHost(s Step) {
 			Name: m.obs.Name, Presence: driver.Absent, SnapshotsKnown: true,
 			Files: map[string]driver.DiskFile{}, Snapshots: map[string]driver.SnapshotState{},
 		}
-	case StepPowerdown, StepQuit, StepKill, StepForgetSnapshot, StepEndHold:
+	case StepAgentShutdown, StepPowerdown, StepQuit, StepKill, StepForgetSnapshot, StepEndHold:
 		// The intent is all that is seen of the first three until time passes;
 		// the others concern the record alone.
 	}
@@ -110,7 +110,7 @@ func (m *model) doRecord(s Step) {
 		m.want = Desired{}
 	case StepEndHold:
 		rec.Hold = nil
-	case StepRecordEnd, StepCreateDisk, StepPowerdown, StepQuit, StepKill, StepPause, StepResume, StepClearIntent, StepDeleteSnapshot:
+	case StepRecordEnd, StepCreateDisk, StepAgentShutdown, StepPowerdown, StepQuit, StepKill, StepPause, StepResume, StepClearIntent, StepDeleteSnapshot:
 	}
 }
 

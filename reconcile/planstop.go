@@ -19,14 +19,16 @@ func (p *planner) stop(kind driver.IntentKind, why string) {
 	}
 	over := !p.now.Before(in.Deadline)
 	switch in.Stage {
-	case driver.StagePowerdown:
+	case driver.StageAgent, driver.StagePowerdown:
 		switch {
 		case p.opt.Force:
 			p.stopStep(StepQuit, driver.StageQuit, in.Kind, p.opt.Quit, "force was asked for")
 		case !p.listens():
 			p.stopStep(StepQuit, driver.StageQuit, in.Kind, p.opt.Quit, "a guest that does not run cannot power itself off")
+		case in.Failed != "":
+			p.askOn(in, in.Failed)
 		case over:
-			p.stopStep(StepQuit, driver.StageQuit, in.Kind, p.opt.Quit, "the guest did not power off in time")
+			p.askOn(in, "the guest did not power off in time")
 		default:
 			p.plan.Wait = &Wait{For: "the guest to power off", Until: in.Deadline, Exit: true}
 		}
@@ -55,11 +57,41 @@ func (p *planner) stopBegin(kind driver.IntentKind, why string) {
 		p.stopStep(StepQuit, driver.StageQuit, kind, p.opt.Quit, why+"; force was asked for")
 	case !p.listens():
 		p.stopStep(StepQuit, driver.StageQuit, kind, p.opt.Quit, why+"; a guest that does not run cannot power itself off")
-	case !p.asksGuest():
-		p.stopStep(StepQuit, driver.StageQuit, kind, p.opt.Quit, why)
 	default:
-		p.stopStep(StepPowerdown, driver.StagePowerdown, kind, p.shutdown(), why)
+		p.ask(kind, p.methods(), p.shutdown(), why)
 	}
+}
+
+// askOn asks the guest in the next way, with what is left of its time, or in none.
+func (p *planner) askOn(in *driver.Intent, why string) {
+	all := p.methods()
+	stage := manifest.ShutdownACPI
+	if in.Stage == driver.StageAgent {
+		stage = manifest.ShutdownGuestAgent
+	}
+	rest := all[slices.Index(all, stage)+1:]
+	// Whoever began the stop may be gone for long: then a way gets its own share.
+	left := max(p.shutdown()-p.now.Sub(in.Since), p.shutdown()/time.Duration(len(all)))
+	p.ask(in.Kind, rest, left, why)
+}
+
+// ask asks the guest in the first of the ways that can reach it, which has its share
+// of the time that is left. When there is none, QEMU is told to quit.
+func (p *planner) ask(kind driver.IntentKind, methods []manifest.ShutdownMethod, left time.Duration, why string) {
+	for i, m := range methods {
+		share := left / time.Duration(len(methods)-i)
+		switch agent := p.obs.Guest.Agent; {
+		case m == manifest.ShutdownACPI:
+			p.stopStep(StepPowerdown, driver.StagePowerdown, kind, share, why)
+			return
+		case agent != nil && agent.Open:
+			p.stopStep(StepAgentShutdown, driver.StageAgent, kind, share, why)
+			return
+		default:
+			why += "; no agent runs in the guest"
+		}
+	}
+	p.stopStep(StepQuit, driver.StageQuit, kind, p.opt.Quit, why)
 }
 
 // stopStep is one stage.
@@ -87,9 +119,12 @@ func (p *planner) listens() bool {
 	return s == runRunning || s == runSuspended
 }
 
-func (p *planner) asksGuest() bool {
-	return p.spec.Shutdown == nil || len(p.spec.Shutdown.Methods) == 0 ||
-		slices.Contains(p.spec.Shutdown.Methods, manifest.ShutdownACPI)
+// methods are the ways to ask the guest, in order.
+func (p *planner) methods() []manifest.ShutdownMethod {
+	if s := p.spec.Shutdown; s != nil && len(s.Methods) > 0 {
+		return s.Methods
+	}
+	return []manifest.ShutdownMethod{manifest.ShutdownACPI}
 }
 
 // shutdown is how long the guest may take. Resolving writes the default into

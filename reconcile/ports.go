@@ -34,6 +34,12 @@ type Power interface {
 	SetPaused(ctx context.Context, name string, paused bool) error
 }
 
+// Agent reaches the agent inside a guest, which may be absent, hang or lie.
+type Agent interface {
+	// AgentShutdown tells the guest to power off, and is an error when it cannot be told.
+	AgentShutdown(ctx context.Context, name string) error
+}
+
 // Records keeps the files that belong to a machine besides its disks.
 type Records interface {
 	// EnsureIdentity writes the identity with everything vm needs, if it is not there yet.
@@ -71,6 +77,7 @@ type Ports struct {
 	Locker    Locker
 	Observer  Observer
 	Power     Power
+	Agent     Agent
 	Records   Records
 	Storage   Storage
 	Snapshots Snapshots

@@ -59,7 +59,7 @@ func newSimHost() *simHost {
 }
 
 func (h *simHost) ports() Ports {
-	return Ports{Locker: h, Observer: h, Power: h, Records: h, Storage: h, Snapshots: h}
+	return Ports{Locker: h, Observer: h, Power: h, Agent: h, Records: h, Storage: h, Snapshots: h}
 }
 
 // machine is the machine of that name. The host's mutex is held.
@@ -249,6 +249,15 @@ func (h *simHost) ends(name string, in time.Duration, cause driver.EndCause) {
 
 func (h *simHost) Powerdown(_ context.Context, name string) error {
 	if err := h.call("%s powerdown", name); err != nil || h.deaf[name] {
+		return err
+	}
+	h.ends(name, h.powerOffTakes, driver.EndStopped)
+	return nil
+}
+
+// AgentShutdown ends a guest by its agent. One that is deaf takes the order and stays.
+func (h *simHost) AgentShutdown(_ context.Context, name string) error {
+	if err := h.call("%s agent-shutdown", name); err != nil || h.deaf[name] {
 		return err
 	}
 	h.ends(name, h.powerOffTakes, driver.EndStopped)

@@ -221,6 +221,10 @@ func (p *simProcess) Powerdown(ctx context.Context, name string) error {
 	return p.do(ctx, "powerdown", name, func() error { return p.simHost.Powerdown(ctx, name) })
 }
 
+func (p *simProcess) AgentShutdown(ctx context.Context, name string) error {
+	return p.do(ctx, "agent-shutdown", name, func() error { return p.simHost.AgentShutdown(ctx, name) })
+}
+
 func (p *simProcess) Quit(ctx context.Context, name string) error {
 	return p.do(ctx, "quit", name, func() error { return p.simHost.Quit(ctx, name) })
 }

@@ -51,6 +51,8 @@ const (
 	StepCreateDisk StepKind = "create-disk"
 	// StepStart starts QEMU.
 	StepStart StepKind = "start"
+	// StepAgentShutdown asks the guest's agent to end it.
+	StepAgentShutdown StepKind = "agent-shutdown"
 	// StepPowerdown asks the guest to end.
 	StepPowerdown StepKind = "powerdown"
 	// StepQuit tells QEMU to end.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -98,6 +99,20 @@ func (d *Driver) enterAgent(ctx context.Context, name string) (leave func(), err
 		return nil, err
 	}
 	return func() { _ = lock.Unlock() }, nil // the kernel frees it all the same
+}
+
+// AgentShutdown tells the agent in the guest to power off. It is an error when no agent
+// can be told, or when it refuses; whether the guest goes is up to the guest.
+func (d *Driver) AgentShutdown(ctx context.Context, name string) error {
+	const op = "power down through its guest agent"
+	// Whatever is in the way, the guest can be asked in other ways, too.
+	ctx, cancel := context.WithTimeout(ctx, 2*d.timing.Agent)
+	defer cancel()
+	err := d.VisitAgent(ctx, name, func(ctx context.Context, c *qga.Conn) error { return c.Shutdown(ctx) })
+	if err == nil {
+		d.log.LogAttrs(ctx, slog.LevelInfo, "machine ordered", slog.String("vm", name), slog.String("action", op))
+	}
+	return asOp(op, name, err)
 }
 
 // agentAnswers tells whether the agent comes into step within the time of a look.

@@ -149,6 +149,31 @@ func TestAtAgent_silentOrTaken_endsInTime(t *testing.T) {
 	}
 }
 
+func TestAgentShutdown_guest_powersOffOrSaysWhyNot(t *testing.T) {
+	r := newRig(t)
+	vm := r.vm("web", agentGuest(t, ""), agentProbe)
+	r.start(vm, false)
+	r.untilReady(vm)
+	k := r.childOf("web")
+	r.must(r.AgentShutdown(t.Context(), "web"))
+	select {
+	case <-k.done:
+	case <-time.After(patient):
+		t.Fatal("the guest did not power off")
+	}
+	if o := r.observe(vm, driver.DepthBrief, driver.Absent); o.Ended.Cause != driver.EndGuest {
+		t.Errorf("Ended = %+v", o.Ended)
+	}
+	vm = r.vm("web", agentGuest(t, "maqet.noshutdown"), agentProbe)
+	r.start(vm, false)
+	r.untilReady(vm)
+	var refused *qga.Error
+	err := r.AgentShutdown(t.Context(), "web")
+	if e := lifecycle(err); !errors.As(err, &refused) || e == nil || !e.Refused {
+		t.Errorf("AgentShutdown of a guest that does not want to: %v", err)
+	}
+}
+
 func TestReady_guestAgent_whenItAnswers(t *testing.T) {
 	r := newRig(t)
 	vm := r.vm("web", agentGuest(t, "maqet.agentdelay=1"), agentProbe)
