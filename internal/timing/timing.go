@@ -16,6 +16,9 @@ type Table struct {
 	Connect time.Duration `flag:"connect"`
 	// Agent is how long a guest's agent may be silent when it was asked something.
 	Agent time.Duration `flag:"agent"`
+	// AgentVisit is how long one visit to a guest's agent may last altogether, such as
+	// one that fetches what a program wrote.
+	AgentVisit time.Duration `flag:"agent-visit"`
 	// AgentLook is how long a look at a machine waits for its guest's agent, and a try
 	// of a readiness probe.
 	AgentLook time.Duration `flag:"agent-look"`
@@ -76,7 +79,8 @@ func Default() Table {
 		Image:    5 * time.Minute,
 		Snapshot: 5 * time.Minute,
 
-		AgentLook: time.Second,
+		AgentLook:  time.Second,
+		AgentVisit: 2 * time.Minute,
 
 		Backoff:      time.Second,
 		BackoffMax:   5 * time.Minute,
