@@ -66,6 +66,28 @@ type Observed struct {
 	// Ready tells whether the readiness probe has succeeded in this run of the
 	// guest. Without a probe it is whether QEMU says running.
 	Ready bool
+	// Freeze is a freeze of the guest's file systems that is not known to be over; nil
+	// when there is none.
+	Freeze *Freeze
+}
+
+// Freeze is the marker of a guest whose file systems were frozen. It is written before
+// they are and removed once they are thawed, and dies with the process of QEMU.
+type Freeze struct {
+	// UID is the machine's uuid: a marker of another process is void.
+	UID string `json:"uid"`
+	// Since is when it began, Deadline when it is thawed in any case.
+	Since    time.Time `json:"since"`
+	Deadline time.Time `json:"deadline"`
+	// Who began it.
+	Who string `json:"who"`
+	// Mountpoints are the file systems on disks that the agent knew of just before.
+	Mountpoints []string `json:"mountpoints,omitempty"`
+	// Failed is why thawing did not succeed the last time; empty when nobody tried.
+	Failed string `json:"failed,omitempty"`
+	// Held tells that somebody visits the agent now: whoever began it, most likely.
+	// Otherwise it died before it could thaw.
+	Held bool `json:"-"`
 }
 
 // Guest is what QEMU says of itself over QMP.

@@ -148,6 +148,7 @@ func (o *observation) ask(ctx context.Context, l *look) (again bool) {
 	o.Presence, o.Guest = driver.Alive, guest
 	o.Reason, o.Message, o.Hint = "", "", ""
 	o.aliveFiles()
+	o.Freeze = o.driver.frozen(ctx, o.Name, guest.UID)
 	if !l.confirmed && l.standing == standingOurs {
 		// Whoever started it was cut off before it could say so.
 		if err := o.driver.markConfirmed(o.Name); err != nil {

@@ -126,6 +126,9 @@ func (l Layout) Confirmed(vm string) string { return filepath.Join(l.RunDir(vm),
 // Intent is what was begun and is not yet observed.
 func (l Layout) Intent(vm string) string { return filepath.Join(l.RunDir(vm), "intent.json") }
 
+// Frozen says that the guest's file systems were frozen and not thawed since.
+func (l Layout) Frozen(vm string) string { return filepath.Join(l.RunDir(vm), "frozen.json") }
+
 // LastEvent is what QEMU said of its own end to whoever listened.
 func (l Layout) LastEvent(vm string) string { return filepath.Join(l.RunDir(vm), "last-event.json") }
 

@@ -22,6 +22,8 @@ type Table struct {
 	// AgentLook is how long a look at a machine waits for its guest's agent, and a try
 	// of a readiness probe.
 	AgentLook time.Duration `flag:"agent-look"`
+	// Freeze is how long a guest may take to write out and freeze its file systems.
+	Freeze time.Duration `flag:"freeze"`
 	// Events is how long a line of the journal may wait to be written before it
 	// is given up: no action waits longer for its own trace.
 	Events time.Duration `flag:"events"`
@@ -81,6 +83,7 @@ func Default() Table {
 
 		AgentLook:  time.Second,
 		AgentVisit: 2 * time.Minute,
+		Freeze:     30 * time.Second,
 
 		Backoff:      time.Second,
 		BackoffMax:   5 * time.Minute,
