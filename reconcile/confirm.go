@@ -55,10 +55,8 @@ func (s Step) seen(obs driver.Observed) (message string, ok bool) {
 		return seenStart(obs)
 	case StepAgentShutdown, StepPowerdown, StepQuit, StepKill:
 		return s.told(), true
-	case StepPause:
-		return "paused", obs.Guest == nil || obs.Guest.RunState != runRunning
-	case StepResume:
-		return "resumed", obs.Guest == nil || obs.Guest.RunState != runPaused && !startedPaused(&obs)
+	case StepThaw, StepPause, StepResume:
+		return s.seenInGuest(obs)
 	case StepClearIntent:
 		return s.Why, obs.Intent == nil
 	case StepTakeSnapshot:
@@ -77,6 +75,19 @@ func (s Step) seen(obs driver.Observed) (message string, ok bool) {
 		return "the hold is over: " + s.Why, true
 	default:
 		return string(s.Kind), true
+	}
+}
+
+// seenInGuest is seen for the steps that change how a running guest is.
+func (s Step) seenInGuest(obs driver.Observed) (message string, ok bool) {
+	g := obs.Guest
+	switch s.Kind { //nolint:exhaustive // the others are seen elsewhere
+	case StepThaw:
+		return "thawed the guest's file systems: " + s.Why, obs.Freeze == nil || obs.Freeze.Held
+	case StepPause:
+		return "paused", g == nil || g.RunState != runRunning
+	default:
+		return "resumed", g == nil || g.RunState != runPaused && !startedPaused(&obs)
 	}
 }
 
@@ -132,6 +143,8 @@ func (s Step) begins() string {
 		return "telling QEMU to quit"
 	case StepKill:
 		return "killing QEMU"
+	case StepThaw:
+		return "thawing the guest's file systems"
 	case StepPause:
 		return "pausing"
 	case StepResume:

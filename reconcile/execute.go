@@ -95,6 +95,8 @@ func (x *execution) do(ctx context.Context, s Step) error {
 		return x.start(ctx, s)
 	case StepAgentShutdown, StepPowerdown, StepQuit, StepKill:
 		return x.stop(brief, s)
+	case StepThaw:
+		return ports.Agent.Thaw(brief, name)
 	case StepPause:
 		return ports.Power.SetPaused(brief, name, true)
 	case StepResume:

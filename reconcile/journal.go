@@ -77,6 +77,8 @@ func (s Step) event(ended *driver.Ended) (kind, reason string) {
 		return state.EventNormal, state.EventQuitting
 	case StepKill:
 		return state.EventWarning, state.EventKilled
+	case StepThaw:
+		return state.EventWarning, state.EventThawed
 	case StepPause:
 		return state.EventNormal, state.EventPaused
 	case StepResume:

@@ -113,7 +113,7 @@ func (w *walker) laws(p Plan) {
 		w.stepLaws(s)
 	}
 	unsure := obs.Presence == driver.Unknown || obs.Presence == driver.Unresponsive
-	for _, k := range []StepKind{StepStart, StepAgentShutdown, StepPowerdown, StepQuit, StepForget, StepDeleteSnapshot, StepTakeSnapshot, StepCreateDisk, StepPause, StepResume} {
+	for _, k := range []StepKind{StepStart, StepThaw, StepAgentShutdown, StepPowerdown, StepQuit, StepForget, StepDeleteSnapshot, StepTakeSnapshot, StepCreateDisk, StepPause, StepResume} {
 		if unsure && kinds[k] > 0 {
 			w.t.Fatalf("%s of a machine that is %s", k, obs.Presence)
 		}
@@ -176,6 +176,9 @@ func (w *walker) stepLaws(s Step) {
 func (w *walker) settles() {
 	w.answer()
 	w.deaf, w.stuck = false, false
+	if f := w.obs.Freeze; f != nil {
+		f.Held = false
+	}
 	if g := w.obs.Guest; g != nil && g.RunState == runIOError {
 		g.RunState = runRunning
 	}
@@ -211,6 +214,9 @@ func (w *walker) settled(p Plan) {
 		if !problem.Owed() && problem.Reason != ReasonSnapshotFailed {
 			return
 		}
+	}
+	if f := w.obs.Freeze; f != nil && w.obs.Presence == driver.Alive {
+		w.t.Fatalf("settled with file systems that are frozen by nobody")
 	}
 	if rec.Deleting != nil {
 		w.t.Fatalf("settled with a delete that is not over")
@@ -283,6 +289,16 @@ func (w *walker) events() map[string]func() {
 		"agent": func() {
 			if w.obs.Guest != nil && w.obs.Guest.Agent != nil {
 				w.obs.Guest.Agent.Open = !w.obs.Guest.Agent.Open
+			}
+		},
+		"left frozen": func() {
+			if w.obs.Presence == driver.Alive {
+				w.obs.Freeze = &driver.Freeze{UID: testUID, Since: w.now, Who: "snapshot", Held: w.coin("by somebody who lives")}
+			}
+		},
+		"thaw fails": func() {
+			if w.obs.Freeze != nil {
+				w.obs.Freeze.Failed = "the agent hangs"
 			}
 		},
 		"agent declines": func() {

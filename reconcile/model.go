@@ -62,6 +62,8 @@ func (m *model) doHost(s Step) {
 		m.createDisk(s.Disk)
 	case StepStart:
 		m.start(s.Paused)
+	case StepThaw:
+		m.obs.Freeze = nil
 	case StepPause:
 		m.obs.Guest.RunState = runPaused
 	case StepResume:
@@ -110,7 +112,7 @@ func (m *model) doRecord(s Step) {
 		m.want = Desired{}
 	case StepEndHold:
 		rec.Hold = nil
-	case StepRecordEnd, StepCreateDisk, StepAgentShutdown, StepPowerdown, StepQuit, StepKill, StepPause, StepResume, StepClearIntent, StepDeleteSnapshot:
+	case StepRecordEnd, StepCreateDisk, StepAgentShutdown, StepPowerdown, StepQuit, StepKill, StepThaw, StepPause, StepResume, StepClearIntent, StepDeleteSnapshot:
 	}
 }
 
@@ -156,7 +158,7 @@ func (m *model) elapse(w Wait) bool {
 func (m *model) end(cause driver.EndCause) {
 	m.obs.Presence, m.obs.Reason = driver.Absent, ""
 	m.obs.Ended = &driver.Ended{Cause: cause, At: m.now, Boot: m.bootID, Exit: "not seen", UID: machineUID(m.want.Machine, &m.obs)}
-	m.obs.Guest, m.obs.PID, m.obs.StartedAt, m.obs.Ready = nil, 0, time.Time{}, false
+	m.obs.Guest, m.obs.PID, m.obs.StartedAt, m.obs.Ready, m.obs.Freeze = nil, 0, time.Time{}, false, nil
 }
 
 // identify writes or extends the identity.

@@ -38,6 +38,10 @@ type Power interface {
 type Agent interface {
 	// AgentShutdown tells the guest to power off, and is an error when it cannot be told.
 	AgentShutdown(ctx context.Context, name string) error
+	// Thaw ends a freeze of file systems that was left behind; without one it does nothing.
+	Thaw(ctx context.Context, name string) error
+	// FrozenMachines are the machines that a freeze is marked of. It looks at files only.
+	FrozenMachines(ctx context.Context) ([]string, error)
 }
 
 // Records keeps the files that belong to a machine besides its disks.

@@ -264,6 +264,38 @@ func (h *simHost) AgentShutdown(_ context.Context, name string) error {
 	return nil
 }
 
+func (h *simHost) Thaw(_ context.Context, name string) error {
+	if err := h.call("%s thaw", name); err != nil {
+		h.touch(name, func(m *simMachine) {
+			f := *m.obs.Freeze
+			f.Failed = err.Error()
+			m.obs.Freeze = &f
+		})
+		return err
+	}
+	h.touch(name, func(m *simMachine) { m.obs.Freeze = nil })
+	return nil
+}
+
+func (h *simHost) FrozenMachines(context.Context) ([]string, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var names []string
+	for name, m := range h.machines {
+		if m.obs.Freeze != nil {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+// freeze marks a guest as frozen, by somebody who is there still or not.
+func (h *simHost) freeze(name string, held bool) {
+	h.touch(name, func(m *simMachine) {
+		m.obs.Freeze = &driver.Freeze{UID: testUID, Since: m.now, Deadline: m.now.Add(time.Minute), Who: "snapshot (pid 7, root)", Held: held}
+	})
+}
+
 func (h *simHost) Quit(_ context.Context, name string) error {
 	if err := h.call("%s quit", name); err != nil || h.deafQEMU[name] {
 		return err

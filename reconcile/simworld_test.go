@@ -225,6 +225,10 @@ func (p *simProcess) AgentShutdown(ctx context.Context, name string) error {
 	return p.do(ctx, "agent-shutdown", name, func() error { return p.simHost.AgentShutdown(ctx, name) })
 }
 
+func (p *simProcess) Thaw(ctx context.Context, name string) error {
+	return p.do(ctx, "thaw", name, func() error { return p.simHost.Thaw(ctx, name) })
+}
+
 func (p *simProcess) Quit(ctx context.Context, name string) error {
 	return p.do(ctx, "quit", name, func() error { return p.simHost.Quit(ctx, name) })
 }

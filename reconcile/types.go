@@ -59,6 +59,8 @@ const (
 	StepQuit StepKind = "quit"
 	// StepKill ends QEMU by SIGKILL.
 	StepKill StepKind = "kill"
+	// StepThaw lets file systems go on that somebody froze who is gone.
+	StepThaw StepKind = "thaw"
 	// StepPause stops the vCPUs.
 	StepPause StepKind = "pause"
 	// StepResume lets them run.

@@ -216,9 +216,9 @@ func (d *Driver) Thaw(ctx context.Context, name string) error {
 		return fail(op, name, err, "")
 	}
 	defer leave()
-	marker, err := d.readFrozen(name)
-	if err != nil || marker == nil {
-		return fail(op, name, err, "")
+	marker := d.readFrozen(name)
+	if marker == nil {
+		return nil
 	}
 	err = d.agentThere(ctx, name)
 	if err == nil {
@@ -237,18 +237,18 @@ func (d *Driver) Thaw(ctx context.Context, name string) error {
 
 // readFrozen reads the marker of a freeze; nil when there is none. One that cannot be
 // read stands for a freeze all the same.
-func (d *Driver) readFrozen(name string) (*driver.Freeze, error) {
+func (d *Driver) readFrozen(name string) *driver.Freeze {
 	marker, err := readRecordFile[driver.Freeze](d.layout.Frozen(name), runHint)
 	if err != nil {
-		return &driver.Freeze{Who: fmt.Sprintf("unknown (%v)", err)}, nil
+		return &driver.Freeze{Who: fmt.Sprintf("unknown (%v)", err)}
 	}
-	return marker, nil
+	return marker
 }
 
 // frozen is the freeze of the running process of that uuid; nil when there is none.
 func (d *Driver) frozen(ctx context.Context, name, uid string) *driver.Freeze {
-	marker, err := d.readFrozen(name)
-	if err != nil || marker == nil || marker.UID != "" && !strings.EqualFold(marker.UID, uid) {
+	marker := d.readFrozen(name)
+	if marker == nil || marker.UID != "" && !strings.EqualFold(marker.UID, uid) {
 		return nil
 	}
 	lock, err := d.locks.TryLock(d.layout.AgentLock(name))
@@ -260,7 +260,7 @@ func (d *Driver) frozen(ctx context.Context, name, uid string) *driver.Freeze {
 		d.log.WarnContext(ctx, "letting the agent's lock go failed", "vm", name, "err", err)
 	}
 	// Whoever had the lock until just now may have thawed.
-	if again, err := d.readFrozen(name); err != nil || again == nil {
+	if d.readFrozen(name) == nil {
 		return nil
 	}
 	return marker
