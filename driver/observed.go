@@ -153,6 +153,38 @@ type GAgent struct {
 	Open bool `json:"open"`
 }
 
+// GuestInfo is what a guest's agent says of its guest. Nobody but the guest vouches for
+// it; its texts are bounded and hold no control characters.
+type GuestInfo struct {
+	AgentVersion string `json:"agentVersion,omitempty"`
+	Hostname     string `json:"hostname,omitempty"`
+	// OS is nil when the agent does not tell.
+	OS *GuestOS `json:"os,omitempty"`
+	// Addresses are those by which others may reach the guest: of all interfaces, without
+	// loopback and link-local ones.
+	Addresses  []string         `json:"addresses"`
+	Interfaces []GuestInterface `json:"interfaces"`
+}
+
+// GuestOS is the operating system of a guest.
+type GuestOS struct {
+	// ID is a short name such as debian, Name one for people.
+	ID      string `json:"id,omitempty"`
+	Name    string `json:"name,omitempty"`
+	Version string `json:"version,omitempty"`
+	// Kernel is its kernel's release, Machine its architecture.
+	Kernel  string `json:"kernel,omitempty"`
+	Machine string `json:"machine,omitempty"`
+}
+
+// GuestInterface is a network interface of a guest.
+type GuestInterface struct {
+	Name string `json:"name"`
+	MAC  string `json:"mac,omitempty"`
+	// Addresses are with their prefix, such as 10.0.2.15/24.
+	Addresses []string `json:"addresses"`
+}
+
 // Job is a job of QEMU (query-jobs).
 type Job struct {
 	ID     string `json:"id"`

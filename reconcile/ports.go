@@ -38,6 +38,9 @@ type Power interface {
 type Agent interface {
 	// AgentShutdown tells the guest to power off, and is an error when it cannot be told.
 	AgentShutdown(ctx context.Context, name string) error
+	// AskGuest asks for the guest's name, system and addresses; nil when nobody answers
+	// within the time of a look.
+	AskGuest(ctx context.Context, name string) *driver.GuestInfo
 	// Thaw ends a freeze of file systems that was left behind; without one it does nothing.
 	Thaw(ctx context.Context, name string) error
 	// FrozenMachines are the machines that a freeze is marked of. It looks at files only.

@@ -264,6 +264,13 @@ func (h *simHost) AgentShutdown(_ context.Context, name string) error {
 	return nil
 }
 
+func (h *simHost) AskGuest(_ context.Context, name string) *driver.GuestInfo {
+	if h.call("%s ask-guest", name) != nil {
+		return nil
+	}
+	return &driver.GuestInfo{Hostname: name}
+}
+
 func (h *simHost) Thaw(_ context.Context, name string) error {
 	if err := h.call("%s thaw", name); err != nil {
 		h.touch(name, func(m *simMachine) {

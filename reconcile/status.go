@@ -42,8 +42,10 @@ type Status struct {
 	NextTry   time.Time `json:"nextTry,omitzero"`
 	StartedAt time.Time `json:"startedAt,omitzero"`
 	// Cgroup is the control group of the process; empty when it was only looked at briefly.
-	Cgroup          string             `json:"cgroup,omitempty"`
-	Observed        *ObservedStatus    `json:"observed,omitempty"`
+	Cgroup   string          `json:"cgroup,omitempty"`
+	Observed *ObservedStatus `json:"observed,omitempty"`
+	// Guest is what the guest's agent says; nil when none answered, or none was asked.
+	Guest           *driver.GuestInfo  `json:"guest,omitempty"`
 	Snapshots       []SnapshotStatus   `json:"snapshots"`
 	LastTermination *state.Termination `json:"lastTermination,omitempty"`
 	Hold            *state.Hold        `json:"hold,omitempty"`
