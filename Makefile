@@ -55,6 +55,10 @@ uninstall: ## Remove what `make install` put there; machines, disks and settings
 guest: ## Build the tiny Linux guest of tests and demo in build/guest.
 	@go run ./e2e/cmd/mkguest -o build/guest >/dev/null
 
+.PHONY: guest-agent
+guest-agent: ## Build the tiny guest with Debian's guest agent in build/guest/agent, for tests.
+	@go run ./e2e/cmd/mkguest -o build/guest -agent >/dev/null
+
 .PHONY: install-deps
 install-deps: ## Install the Debian packages that demo and tests need (as root; else names them).
 	@hack/install-deps.sh test
@@ -62,7 +66,7 @@ install-deps: ## Install the Debian packages that demo and tests need (as root; 
 ##### Test
 
 .PHONY: test
-test: install-deps build guest ## Every test with the race detector, on real QEMU; long ones at a small size.
+test: install-deps build guest guest-agent ## Every test with the race detector, on real QEMU; long ones at a small size.
 	MAQET_SOAK= go test -race -count=1 -shuffle=on -timeout 20m ./...
 
 .PHONY: race
@@ -70,7 +74,7 @@ race: ## The tests that need no QEMU guest, with the race detector, twice over.
 	go test -race -count=2 -shuffle=on -timeout 20m $$(go list ./... | grep -vE '/e2e(/|$$)') ./e2e/internal/arrows
 
 .PHONY: soak
-soak: install-deps build guest ## The long tests at their full size.
+soak: install-deps build guest guest-agent ## The long tests at their full size.
 	@hack/soak.sh
 
 .PHONY: fuzz
@@ -86,7 +90,7 @@ bench: install-deps build ## maqet against raw QEMU (CASES=regexp), then micro b
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 30m $$packages | tee -a build/bench.txt
 
 .PHONY: cover
-cover: install-deps build guest ## Statement coverage by function, and build/cover.html.
+cover: install-deps build guest guest-agent ## Statement coverage by function, and build/cover.html.
 	@mkdir -p build
 	go test -count=1 -timeout 20m -coverpkg=./... -coverprofile=build/cover.out ./...
 	go tool cover -html=build/cover.out -o build/cover.html

@@ -104,7 +104,7 @@ func (v *validator) machine(vm *VirtualMachine, arch string) {
 	v.disks(s)
 	v.nics(s.NICs)
 	v.devices(s.Devices)
-	v.shutdown(s.Shutdown)
+	v.shutdown(s)
 	v.readiness(vm)
 	v.snapshots(s.Snapshots)
 }

@@ -237,7 +237,11 @@ func (w *walker) unknownKey(n *yaml.Node, key string, known []string) string {
 		w.fault(n, "unknown key", fmt.Sprintf("did you mean %q?", guess))
 		return guess
 	}
-	w.fault(n, "unknown key", "known here: "+strings.Join(known, ", "))
+	hint := "known here: " + strings.Join(known, ", ")
+	if len(known) == 0 {
+		hint = "none is known here: write {}"
+	}
+	w.fault(n, "unknown key", hint)
 	return ""
 }
 

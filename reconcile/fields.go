@@ -88,6 +88,7 @@ var fieldTable = []Field{
 	{Path: "spec.nics[].bridge.name", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.serial", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.serial.log", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.guestAgent", Class: ClassRestart, Seen: SeenQMP, live: liveAgent},
 	{Path: "spec.devices[].name", Class: ClassRestart, Seen: SeenQMP},
 	{Path: "spec.devices[].driver", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.devices[].properties[]", Class: ClassRestart, Seen: SeenLaunch},
@@ -96,6 +97,7 @@ var fieldTable = []Field{
 	{Path: "spec.readiness.serial.match", Class: ClassNone, Seen: SeenController},
 	{Path: "spec.readiness.tcp.port", Class: ClassNone, Seen: SeenController},
 	{Path: "spec.readiness.tcp.host", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.readiness.guestAgent", Class: ClassNone, Seen: SeenController},
 	{Path: "spec.readiness.timeout", Class: ClassNone, Seen: SeenController},
 	{Path: "spec.snapshots.schedule", Class: ClassNone, Seen: SeenController},
 	{Path: "spec.snapshots.timeZone", Class: ClassNone, Seen: SeenController},
@@ -200,6 +202,14 @@ func liveMAC(o *driver.Observed, item string) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// liveAgent tells whether the port of the guest's agent is there.
+func liveAgent(o *driver.Observed, _ string) (string, bool) {
+	if o.Guest.Agent == nil {
+		return "", true
+	}
+	return present, true
 }
 
 // machineType is the wanted type; empty stands for QEMU's default.

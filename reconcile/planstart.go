@@ -187,6 +187,9 @@ func deviceNames(spec *manifest.VirtualMachineSpec) []string {
 	for _, d := range spec.Devices {
 		names = append(names, d.Name)
 	}
+	if spec.GuestAgent != nil {
+		names = append(names, driver.AgentController)
+	}
 	return names
 }
 

@@ -75,6 +75,8 @@ const (
 	// ReasonNotAsStarted is a guest that differs from the manifest although its QEMU
 	// was started for it, so that starting it again would not help.
 	ReasonNotAsStarted = "NotAsStarted"
+	// ReasonFrozen is a guest whose file systems were left frozen and cannot be thawed now.
+	ReasonFrozen = "FilesystemsFrozen"
 	// ReasonHeld is a delete that waits for a hold.
 	ReasonHeld = "Held"
 )

@@ -42,9 +42,11 @@ type Status struct {
 	NextTry   time.Time `json:"nextTry,omitzero"`
 	StartedAt time.Time `json:"startedAt,omitzero"`
 	// Cgroup is the control group of the process; empty when it was only looked at briefly.
-	Cgroup    string           `json:"cgroup,omitempty"`
-	Observed  *ObservedStatus  `json:"observed,omitempty"`
-	Snapshots []SnapshotStatus `json:"snapshots"`
+	Cgroup   string          `json:"cgroup,omitempty"`
+	Observed *ObservedStatus `json:"observed,omitempty"`
+	// Guest is what the guest's agent says; nil when none answered, or none was asked.
+	Guest     *driver.GuestInfo `json:"guest,omitempty"`
+	Snapshots []SnapshotStatus  `json:"snapshots"`
 	// NextSnapshot is when the schedule asks for the next snapshot; zero without one.
 	NextSnapshot    time.Time          `json:"nextSnapshot,omitzero"`
 	LastTermination *state.Termination `json:"lastTermination,omitempty"`

@@ -34,6 +34,8 @@ const (
 	CLIListener FileKind = "cli-listener"
 	// SerialListener is a listening socket at Layout.SerialSocket.
 	SerialListener FileKind = "serial-listener"
+	// AgentListener is a listening socket at Layout.AgentSocket.
+	AgentListener FileKind = "agent-listener"
 	// Tap is a tap device on the bridge of a nic.
 	Tap FileKind = "tap"
 )
@@ -80,6 +82,7 @@ func Render(in RenderInput) (Command, error) {
 	r.disks()
 	r.nics()
 	r.devices()
+	r.guestAgent()
 	if e := in.VM.Spec.Emulator; e != nil {
 		for i, arg := range e.ExtraArgs {
 			r.add(fmt.Sprintf("spec.emulator.extraArgs[%d]", i), arg)

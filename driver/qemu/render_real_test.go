@@ -126,7 +126,7 @@ func openFiles(t testing.TB, in RenderInput, files []File) ([]*os.File, net.Conn
 	t.Helper()
 	name := in.VM.Metadata.Name
 	paths := map[FileKind]string{
-		QMPListener: in.Layout.QMPSocket(name), CLIListener: in.Layout.CLISocket(name), SerialListener: in.Layout.SerialSocket(name),
+		QMPListener: in.Layout.QMPSocket(name), CLIListener: in.Layout.CLISocket(name), SerialListener: in.Layout.SerialSocket(name), AgentListener: in.Layout.AgentSocket(name),
 	}
 	var opened []*os.File
 	for _, f := range files {

@@ -75,6 +75,9 @@ func placements(vm *manifest.VirtualMachine, family driver.BusFamily, host drive
 			all = append(all, placement{d.Name, fmt.Sprintf("spec.devices[%d]", i), kind})
 		}
 	}
+	if vm.Spec.GuestAgent != nil {
+		all = append(all, placement{driver.AgentController, "spec.guestAgent", kind})
+	}
 	return all
 }
 

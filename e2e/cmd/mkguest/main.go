@@ -2,6 +2,7 @@
 //
 //	go run ./e2e/cmd/mkguest -o build/guest
 //	go run ./e2e/cmd/mkguest -o build/guest -boots kvm
+//	go run ./e2e/cmd/mkguest -o build/guest -agent
 //
 // With -boots it also boots the guest under that accelerator and fails when the
 // guest does not come up in time: a /dev/kvm that opens does not yet run Linux.
@@ -21,18 +22,23 @@ import (
 func main() {
 	out := flag.String("o", "build/guest", "folder for the guest")
 	boots := flag.String("boots", "", "also boot the guest under this accelerator (kvm or tcg)")
+	agent := flag.Bool("agent", false, "build the guest with Debian's guest agent as well")
 	timeout := flag.Duration("timeout", 10*time.Second, "how long that boot may take")
 	flag.Parse()
-	if err := run(*out, *boots, *timeout); err != nil {
+	if err := run(*out, *boots, *agent, *timeout); err != nil {
 		fmt.Fprintln(os.Stderr, "mkguest:", err)
 		os.Exit(1)
 	}
 }
 
-func run(out, accel string, timeout time.Duration) error {
+func run(out, accel string, agent bool, timeout time.Duration) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	g, err := guest.Build(ctx, out)
+	build := guest.Build
+	if agent {
+		build = guest.BuildAgent
+	}
+	g, err := build(ctx, out)
 	if err != nil {
 		return err
 	}
