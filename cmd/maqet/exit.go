@@ -30,7 +30,7 @@ const exitCodesHelp = `Every command ends with one of these exit codes:
        a hold that is honoured, a wait that ran out
   3    invalid input: a manifest, a flag, an unknown name
   4    a machine is degraded (from apply --wait and wait)
-  5    QEMU or QMP refused
+  5    QEMU, QMP or a guest's agent refused
   130  interrupted
 
 exec ends with the exit code of the command in the guest; see maqet exec --help.
