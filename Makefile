@@ -59,6 +59,10 @@ guest: ## Build the tiny Linux guest of tests and demo in build/guest.
 guest-generic: ## Build the same with the kernel for any computer (SATA, USB) in build/guest-generic.
 	@go run ./e2e/cmd/mkguest -o build/guest-generic -generic >/dev/null
 
+.PHONY: guest-agent
+guest-agent: ## Build the tiny guest with Debian's guest agent in build/guest/agent, for tests.
+	@go run ./e2e/cmd/mkguest -o build/guest -agent >/dev/null
+
 .PHONY: install-deps
 install-deps: ## Install the Debian packages that demo and tests need (as root; else names them).
 	@hack/install-deps.sh test
@@ -66,7 +70,7 @@ install-deps: ## Install the Debian packages that demo and tests need (as root; 
 ##### Test
 
 .PHONY: test
-test: install-deps build guest guest-generic ## Every test with the race detector, on real QEMU; long ones at a small size.
+test: install-deps build guest guest-generic guest-agent ## Every test with the race detector, on real QEMU; long ones at a small size.
 	MAQET_SOAK= go test -race -count=1 -shuffle=on -timeout 20m ./...
 
 .PHONY: race
@@ -74,7 +78,7 @@ race: ## The tests that need no QEMU guest, with the race detector, twice over.
 	go test -race -count=2 -shuffle=on -timeout 20m $$(go list ./... | grep -vE '/e2e(/|$$)') ./e2e/internal/arrows
 
 .PHONY: soak
-soak: install-deps build guest guest-generic ## The long tests at their full size.
+soak: install-deps build guest guest-generic guest-agent ## The long tests at their full size.
 	@hack/soak.sh
 
 .PHONY: fuzz
@@ -90,7 +94,7 @@ bench: install-deps build ## maqet against raw QEMU (CASES=regexp), then micro b
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 30m $$packages | tee -a build/bench.txt
 
 .PHONY: cover
-cover: install-deps build guest guest-generic ## Statement coverage by function, and build/cover.html.
+cover: install-deps build guest guest-generic guest-agent ## Statement coverage by function, and build/cover.html.
 	@mkdir -p build
 	go test -count=1 -timeout 20m -coverpkg=./... -coverprofile=build/cover.out ./...
 	go tool cover -html=build/cover.out -o build/cover.html

@@ -27,6 +27,15 @@ type Identity struct {
 	Slots map[string]Slot `json:"slots,omitempty"`
 }
 
+// The ids of what maqet adds for the guest's agent. Names with a dot are no names of
+// a manifest.
+const (
+	// AgentController is the virtio-serial controller, which has a slot of that name.
+	AgentController = "maqet.vserial"
+	// AgentPort is the port on it.
+	AgentPort = "maqet.agent"
+)
+
 // ResolvedMachine remembers which versioned machine type an alias stood for.
 type ResolvedMachine struct {
 	// Wanted is what the manifest said; empty stands for QEMU's default.

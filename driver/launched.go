@@ -54,8 +54,10 @@ const (
 // Stage is how hard a stop is pressed.
 type Stage string
 
-// The stages of a stop, in order.
+// The stages of a stop. The first two come in the order that the manifest says.
 const (
+	// StageAgent is a guest whose agent was told to power off.
+	StageAgent     Stage = "GuestAgent"
 	StagePowerdown Stage = "Powerdown"
 	StageQuit      Stage = "Quit"
 	StageKill      Stage = "Kill"
@@ -71,6 +73,9 @@ type Intent struct {
 	// Since is when this stage began, Deadline when it counts as failed.
 	Since    time.Time `json:"since"`
 	Deadline time.Time `json:"deadline"`
+	// Failed is why the stage came to nothing before its deadline; empty while it may
+	// still come to something.
+	Failed string `json:"failed,omitempty"`
 	// Who began it, such as "apply (pid 4711, uid 0)".
 	Who string `json:"who"`
 	// UID is the machine's uuid: an intent for another process is void.

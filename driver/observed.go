@@ -73,6 +73,28 @@ type Observed struct {
 	// Ready tells whether the readiness probe has succeeded in this run of the
 	// guest. Without a probe it is whether QEMU says running.
 	Ready bool
+	// Freeze is a freeze of the guest's file systems that is not known to be over; nil
+	// when there is none.
+	Freeze *Freeze
+}
+
+// Freeze is the marker of a guest whose file systems were frozen. It is written before
+// they are and removed once they are thawed, and dies with the process of QEMU.
+type Freeze struct {
+	// UID is the machine's uuid: a marker of another process is void.
+	UID string `json:"uid"`
+	// Since is when it began, Deadline when it is thawed in any case.
+	Since    time.Time `json:"since"`
+	Deadline time.Time `json:"deadline"`
+	// Who began it.
+	Who string `json:"who"`
+	// Mountpoints are the file systems on disks that the agent knew of just before.
+	Mountpoints []string `json:"mountpoints,omitempty"`
+	// Failed is why thawing did not succeed the last time; empty when nobody tried.
+	Failed string `json:"failed,omitempty"`
+	// Held tells that somebody visits the agent now: whoever began it, most likely.
+	// Otherwise it died before it could thaw.
+	Held bool `json:"-"`
 }
 
 // Guest is what QEMU says of itself over QMP.
@@ -97,6 +119,8 @@ type Guest struct {
 	Watchdog string `json:"watchdog,omitempty"`
 	// TPM is the driver of the trusted platform module; empty when there is none.
 	TPM string `json:"tpm,omitempty"`
+	// Agent is the port of the guest's agent; nil for a machine without one.
+	Agent *GAgent `json:"agent,omitempty"`
 	// Brief is true when only the run state and the uuid were asked.
 	Brief bool `json:"-"`
 }
@@ -150,6 +174,45 @@ type GNIC struct {
 type GDevice struct {
 	Name   string `json:"name"`
 	Driver string `json:"driver"`
+}
+
+// GAgent is the port of the guest's agent as QEMU has it.
+type GAgent struct {
+	// Open tells that a program in the guest has the port open. Whether it answers is
+	// another question.
+	Open bool `json:"open"`
+}
+
+// GuestInfo is what a guest's agent says of its guest. Nobody but the guest vouches for
+// it; its texts are bounded and hold no control characters.
+type GuestInfo struct {
+	AgentVersion string `json:"agentVersion,omitempty"`
+	Hostname     string `json:"hostname,omitempty"`
+	// OS is nil when the agent does not tell.
+	OS *GuestOS `json:"os,omitempty"`
+	// Addresses are those by which others may reach the guest: of all interfaces, without
+	// loopback and link-local ones.
+	Addresses  []string         `json:"addresses"`
+	Interfaces []GuestInterface `json:"interfaces"`
+}
+
+// GuestOS is the operating system of a guest.
+type GuestOS struct {
+	// ID is a short name such as debian, Name one for people.
+	ID      string `json:"id,omitempty"`
+	Name    string `json:"name,omitempty"`
+	Version string `json:"version,omitempty"`
+	// Kernel is its kernel's release, Machine its architecture.
+	Kernel  string `json:"kernel,omitempty"`
+	Machine string `json:"machine,omitempty"`
+}
+
+// GuestInterface is a network interface of a guest.
+type GuestInterface struct {
+	Name string `json:"name"`
+	MAC  string `json:"mac,omitempty"`
+	// Addresses are with their prefix, such as 10.0.2.15/24.
+	Addresses []string `json:"addresses"`
 }
 
 // Job is a job of QEMU (query-jobs).

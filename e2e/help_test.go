@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/maqet/maqet/e2e/internal/guest"
 	"github.com/maqet/maqet/e2e/internal/host"
 )
 
@@ -32,6 +33,21 @@ metadata: {name: debian-12}
 spec: {source: ../disk.raw, format: raw}
 `
 
+// exampleGuest is what is added to the machine when an example talks to its guest.
+const exampleGuest = `  boot: {kernel: {image: KERNEL, initrd: INITRD, cmdline: "CMDLINE"}}
+  guestAgent: {}
+  readiness: {guestAgent: {}}
+`
+
+// examplePrepare makes in that guest what the examples find there.
+const examplePrepare = `mkdir -p /etc/ssh /var/log /usr/local/bin && echo Port 22 >/etc/ssh/sshd_config && echo root:x:0 >/etc/passwd && echo up >/var/log/syslog &&
+	printf '#!/bin/sh\necho active\n' >/bin/systemctl && chmod +x /bin/systemctl`
+
+// talks tells an example that needs a guest with an agent.
+func talks(line string) bool {
+	return strings.HasPrefix(line, "maqet exec ") || strings.HasPrefix(line, "maqet cp ")
+}
+
 // endless are the commands that only an interruption ends.
 func endless(line string) bool {
 	return strings.HasSuffix(line, " -f") || strings.HasSuffix(line, " -w") || watches(line)
@@ -49,8 +65,11 @@ func TestHelp_everyExample_runs(t *testing.T) {
 		t.Run(line, func(t *testing.T) {
 			t.Parallel()
 			h := host.New(t, binary)
-			dir := exampleDir(t)
-			h.Must(t, 0, "apply", "-f", filepath.Join(dir, "vms"))
+			dir := exampleDir(t, talks(line))
+			h.Must(t, 0, "apply", "-f", filepath.Join(dir, "vms"), "--wait")
+			if talks(line) {
+				h.Must(t, 0, "exec", "web", "--", "sh", "-c", examplePrepare)
+			}
 			if !strings.Contains(line, "snapshot create") {
 				h.Must(t, 0, "snapshot", "create", "web", "before-upgrade", "--method", "Disk")
 			}
@@ -84,15 +103,22 @@ func keepDisk(t *testing.T, h *host.Host) {
 	}
 }
 
-// exampleDir has what the examples name: vms/, web.yaml and the file of an image.
-func exampleDir(t *testing.T) string {
+// exampleDir has what the examples name: vms/, web.yaml, the file of an image, and what
+// is copied into a guest. The machine has a guest with an agent, or none.
+func exampleDir(t *testing.T, withGuest bool) string {
 	t.Helper()
 	dir := t.TempDir()
+	machine := exampleManifest
+	if withGuest {
+		g := guest.AgentPath(t)
+		machine = strings.Replace(machine, "64Mi", "160Mi", 1) + strings.NewReplacer("KERNEL", g.Kernel, "INITRD", g.Initrd, "CMDLINE", g.Cmdline).Replace(exampleGuest)
+	}
 	if err := os.Mkdir(filepath.Join(dir, "vms"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{
-		"web.yaml": exampleManifest, "vms/web.yaml": exampleManifest, "vms/image.yaml": exampleImage, "disk.raw": strings.Repeat("disk", 1<<10),
+		"web.yaml": machine, "vms/web.yaml": machine, "vms/image.yaml": exampleImage, "disk.raw": strings.Repeat("disk", 1<<10),
+		"app.conf": "port = 80\n", "deploy.sh": "#!/bin/sh\n", "motd": "hello\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)

@@ -107,12 +107,12 @@ func cmdPID(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), fmt.Appendf(nil, "%d\n", onlyPID(ts, args[1])), 0o600))
 }
 
-func cmdGuest(ts *testscript.TestScript, tiny guest.Guest, neg bool, args []string) {
+func cmdGuest(ts *testscript.TestScript, tiny, agent guest.Guest, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: guest FILE...")
 	}
 	for _, file := range args {
-		text := strings.NewReplacer("KERNEL", tiny.Kernel, "INITRD", tiny.Initrd).Replace(ts.ReadFile(file))
+		text := strings.NewReplacer("KERNEL", tiny.Kernel, "AGENT_INITRD", agent.Initrd, "INITRD", tiny.Initrd).Replace(ts.ReadFile(file))
 		ts.Check(os.WriteFile(ts.MkAbs(file), []byte(text), 0o600))
 	}
 }

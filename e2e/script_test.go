@@ -20,15 +20,16 @@ import (
 //	qemus N [VM]               insist on N QEMU processes (of VM)
 //	signal SIGNAL VM           send a signal to the VM's QEMU
 //	pid FILE VM                write the pid of the VM's QEMU into FILE
-//	guest FILE...              put the tiny guest's paths for KERNEL and INITRD
+//	guest FILE...              put the tiny guest's paths for KERNEL and INITRD, and for
+//	                           AGENT_INITRD that of the guest with an agent
 //	interrupt FILE N REGEXP CMD...
 //	                           run maqet, send it SIGINT once its output matches, insist
 //	                           on exit code N, and write what it printed into FILE
 //
-// and the variables $KERNEL, $INITRD, $STATE, $RUN, $FULL_PATH, and $MAQET_ONLY, a PATH
+// and the variables $KERNEL, $INITRD, $AGENT_INITRD, $STATE, $RUN, $FULL_PATH, and $MAQET_ONLY, a PATH
 // with nothing but maqet.
 func TestScripts(t *testing.T) {
-	tiny := guest.Path(t)
+	tiny, agent := guest.Path(t), guest.AgentPath(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
@@ -46,6 +47,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("RUN", h.Run)
 			env.Setenv("KERNEL", tiny.Kernel)
 			env.Setenv("INITRD", tiny.Initrd)
+			env.Setenv("AGENT_INITRD", agent.Initrd)
 			env.Setenv("MAQET_ONLY", filepath.Dir(binary))
 			env.Setenv("FULL_PATH", filepath.Dir(binary)+string(os.PathListSeparator)+os.Getenv("PATH"))
 			env.Setenv("PATH", env.Getenv("FULL_PATH"))
@@ -53,7 +55,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code": cmdCode, "eventually": cmdEventually, "qemus": cmdQEMUs, "signal": cmdSignal, "pid": cmdPID, "interrupt": cmdInterrupt,
-			"guest": func(ts *testscript.TestScript, neg bool, args []string) { cmdGuest(ts, tiny, neg, args) },
+			"guest": func(ts *testscript.TestScript, neg bool, args []string) { cmdGuest(ts, tiny, agent, neg, args) },
 		},
 	})
 }

@@ -38,7 +38,8 @@ func checkApart(t *testing.T, path string, a, b reflect.Value) {
 	case reflect.Pointer:
 		if a.IsNil() {
 			t.Errorf("%s is nil: the machine of this test must fill every field", path)
-		} else if a.Pointer() == b.Pointer() && a.Type().Elem().Size() > 0 { // nothing is shared where nothing is in it
+		} else if a.Pointer() == b.Pointer() && a.Type().Elem().Size() > 0 {
+			// Pointers to nothing may be equal, and nothing can be changed through them.
 			t.Errorf("%s is shared", path)
 		} else {
 			checkApart(t, path, a.Elem(), b.Elem())
@@ -85,11 +86,12 @@ func fullMachine() *VirtualMachine {
 			CloudInit: &CloudInit{UserDataFile: "u", SSHAuthorizedKeys: []string{"k"}},
 			Serial:    &Serial{Log: true},
 			TPM:       &TPM{}, Watchdog: &Watchdog{},
-			Devices:   []Device{{Name: "x", Driver: "y", Properties: properties}},
-			Shutdown:  &Shutdown{Methods: []ShutdownMethod{ShutdownACPI}},
-			Readiness: &Readiness{Serial: &SerialReadiness{Match: "x"}, TCP: &TCPReadiness{Port: 1}},
-			Snapshots: &Snapshots{Schedule: "@daily", TimeZone: "UTC", Method: SnapshotDisk, Keep: &Keep{Last: 1, Hourly: 1, Daily: 1, Weekly: 1, Monthly: 1}},
-			OnDelete:  &OnDelete{},
+			Devices:    []Device{{Name: "x", Driver: "y", Properties: properties}},
+			GuestAgent: &GuestAgent{},
+			Shutdown:   &Shutdown{Methods: []ShutdownMethod{ShutdownACPI}},
+			Readiness:  &Readiness{Serial: &SerialReadiness{Match: "x"}, TCP: &TCPReadiness{Port: 1}, GuestAgent: &AgentReadiness{}},
+			Snapshots:  &Snapshots{Schedule: "@daily", TimeZone: "UTC", Method: SnapshotDisk, Keep: &Keep{Last: 1, Hourly: 1, Daily: 1, Weekly: 1, Monthly: 1}},
+			OnDelete:   &OnDelete{},
 		},
 	}
 }

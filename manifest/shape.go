@@ -94,7 +94,7 @@ func enumOf(t reflect.Type) *enum {
 	case reflect.TypeFor[Media]():
 		return &enum{allowed: []string{string(MediaDisk), string(MediaCDROM)}}
 	case reflect.TypeFor[ShutdownMethod]():
-		return &enum{allowed: []string{string(ShutdownACPI)}, notYet: []string{"GuestAgent"}}
+		return &enum{allowed: []string{string(ShutdownGuestAgent), string(ShutdownACPI)}}
 	case reflect.TypeFor[DiskPolicy]():
 		return &enum{allowed: []string{string(DisksKeep), string(DisksDelete)}}
 	case reflect.TypeFor[WatchdogModel]():

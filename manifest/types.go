@@ -83,6 +83,8 @@ type VirtualMachineSpec struct {
 	CloudInit *CloudInit `json:"cloudInit,omitempty"`
 	// Serial gives the machine a serial line. Absent: none.
 	Serial *Serial `json:"serial,omitempty"`
+	// GuestAgent gives the machine a port for qemu-guest-agent. Absent: none.
+	GuestAgent *GuestAgent `json:"guestAgent,omitempty"`
 	// TPM is a trusted platform module. Absent: none.
 	TPM *TPM `json:"tpm,omitempty"`
 	// Watchdog acts when the guest hangs. Absent: none.
@@ -358,6 +360,10 @@ type Serial struct {
 	Log bool `json:"log,omitempty"`
 }
 
+// GuestAgent is the port that qemu-guest-agent listens on in the guest. It has no
+// settings: the agent inside says what it can do.
+type GuestAgent struct{}
+
 // Device is any further device.
 type Device struct {
 	// Name is unique among the machine's disks, nics and devices, and is QEMU's id.
@@ -371,23 +377,33 @@ type Device struct {
 // ShutdownMethod is one way to ask a guest to end.
 type ShutdownMethod string
 
-// ShutdownACPI presses the virtual power button (QMP system_powerdown).
-const ShutdownACPI ShutdownMethod = "ACPI"
+// The ways to ask. Absent means ACPI alone.
+const (
+	// ShutdownGuestAgent tells the guest's agent to power off; needs guestAgent.
+	ShutdownGuestAgent ShutdownMethod = "GuestAgent"
+	// ShutdownACPI presses the virtual power button (QMP system_powerdown).
+	ShutdownACPI ShutdownMethod = "ACPI"
+)
 
 // Shutdown says how a guest is asked to end and how long it may take.
 type Shutdown struct {
-	// Methods are tried in order. Absent: [ACPI].
+	// Methods are tried in order, each when the one before cannot reach the guest or
+	// has not ended it within its share of Timeout. Absent: [ACPI].
 	Methods []ShutdownMethod `json:"methods,omitempty"`
-	// Timeout is how long the guest may take before QEMU is told to quit. Absent: 60s.
+	// Timeout is how long the guest may take altogether before QEMU is told to quit.
+	// Absent: 60s.
 	Timeout Duration `json:"timeout,omitempty"`
 }
 
-// Readiness says when a started guest counts as Ready. Exactly one of Serial and TCP is given.
+// Readiness says when a started guest counts as Ready. Exactly one of Serial,
+// TCP and GuestAgent is given.
 type Readiness struct {
 	// Serial waits for text on the serial line; needs serial.log.
 	Serial *SerialReadiness `json:"serial,omitempty"`
 	// TCP waits until a port of the guest accepts connections.
 	TCP *TCPReadiness `json:"tcp,omitempty"`
+	// GuestAgent waits until the guest's agent answers; needs guestAgent.
+	GuestAgent *AgentReadiness `json:"guestAgent,omitempty"`
 	// Timeout is how long the guest may take. Absent: 120s.
 	Timeout Duration `json:"timeout,omitempty"`
 }
@@ -397,6 +413,9 @@ type SerialReadiness struct {
 	// Match is a regular expression (RE2) looked for in what this start of the guest wrote.
 	Match string `json:"match"`
 }
+
+// AgentReadiness waits for the guest's agent. It has no settings.
+type AgentReadiness struct{}
 
 // TCPReadiness waits for a port of the guest.
 type TCPReadiness struct {

@@ -107,7 +107,7 @@ func (v *validator) machine(vm *VirtualMachine, arch string) {
 	v.nics(s.NICs)
 	v.cloudInit(s.CloudInit)
 	v.devices(s.Devices)
-	v.shutdown(s.Shutdown)
+	v.shutdown(s)
 	v.readiness(vm)
 	v.snapshots(s.Snapshots)
 }

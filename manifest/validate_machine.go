@@ -230,7 +230,8 @@ func (v *validator) devices(devices []Device) {
 	}
 }
 
-func (v *validator) shutdown(s *Shutdown) {
+func (v *validator) shutdown(vm *VirtualMachineSpec) {
+	s := vm.Shutdown
 	if s == nil {
 		return
 	}
@@ -238,8 +239,12 @@ func (v *validator) shutdown(s *Shutdown) {
 		v.fault("spec.shutdown.methods", "must not be empty", "remove the key for ACPI")
 	}
 	for i, m := range s.Methods {
+		path := fmt.Sprintf("spec.shutdown.methods[%d]", i)
 		if m != "" && slices.Index(s.Methods, m) < i {
-			v.fault(fmt.Sprintf("spec.shutdown.methods[%d]", i), quote(string(m))+" is listed a second time", "remove it")
+			v.fault(path, quote(string(m))+" is listed a second time", "remove it")
+		}
+		if m == ShutdownGuestAgent && vm.GuestAgent == nil && !v.isBroken("spec.guestAgent") {
+			v.fault(path, "needs the agent's port", "add spec.guestAgent: {}")
 		}
 	}
 }
@@ -250,8 +255,17 @@ func (v *validator) readiness(vm *VirtualMachine) {
 	if r == nil {
 		return
 	}
-	if (r.Serial == nil) == (r.TCP == nil) {
-		v.fault("spec.readiness", "needs exactly one of serial and tcp", "remove spec.readiness to count as Ready when QEMU runs")
+	probes := 0
+	for _, given := range []bool{r.Serial != nil, r.TCP != nil, r.GuestAgent != nil} {
+		if given {
+			probes++
+		}
+	}
+	if probes != 1 {
+		v.fault("spec.readiness", "needs exactly one of serial, tcp and guestAgent", "remove spec.readiness to count as Ready when QEMU runs")
+	}
+	if r.GuestAgent != nil && vm.Spec.GuestAgent == nil && !v.isBroken("spec.guestAgent") {
+		v.fault("spec.readiness.guestAgent", "needs the agent's port", "add spec.guestAgent: {}")
 	}
 	if r.Serial != nil {
 		v.serialReadiness(r.Serial, vm.Spec.Serial)

@@ -27,6 +27,9 @@ func (x *execution) confirm(obs driver.Observed) error {
 	for i, s := range x.did {
 		result := &x.run.result.Steps[x.first+i]
 		message, ok := s.seen(obs)
+		if s.Kind == StepAgentShutdown && x.declined != "" {
+			message = "the guest agent could not be asked to power off: " + x.declined
+		}
 		if !ok {
 			err := &Error{
 				Object: "vm/" + x.run.name, Op: s.String() + " of", Err: ErrNotConfirmed, Detail: message,
@@ -65,12 +68,10 @@ func (s Step) seen(obs driver.Observed) (message string, ok bool) {
 		return s.seenDisk(obs)
 	case StepStart:
 		return seenStart(obs)
-	case StepPowerdown, StepQuit, StepKill:
+	case StepAgentShutdown, StepPowerdown, StepQuit, StepKill:
 		return s.told(), true
-	case StepPause:
-		return "paused", obs.Guest == nil || obs.Guest.RunState != runRunning
-	case StepResume:
-		return seenResume(obs)
+	case StepThaw, StepPause, StepResume:
+		return s.seenInGuest(obs)
 	case StepClearIntent:
 		return s.Why, obs.Intent == nil
 	case StepTakeSnapshot:
@@ -146,13 +147,28 @@ func (s Step) seenThrottle(obs driver.Observed) bool {
 	return true
 }
 
+// seenInGuest is seen for the steps that change how a running guest is.
+func (s Step) seenInGuest(obs driver.Observed) (message string, ok bool) {
+	g := obs.Guest
+	switch s.Kind { //nolint:exhaustive // the others are seen elsewhere
+	case StepThaw:
+		return "thawed the guest's file systems: " + s.Why, obs.Freeze == nil || obs.Freeze.Held
+	case StepPause:
+		return "paused", g == nil || g.RunState != runRunning
+	default:
+		return seenResume(obs)
+	}
+}
+
 // told says what the process was told.
 func (s Step) told() string {
 	words := "killed QEMU"
-	if s.Kind == StepPowerdown {
+	switch s.Kind { //nolint:exhaustive // the others tell nothing
+	case StepAgentShutdown:
+		words = "asked the guest agent to power off"
+	case StepPowerdown:
 		words = "asked the guest to power off"
-	}
-	if s.Kind == StepQuit {
+	case StepQuit:
 		words = "told QEMU to quit"
 	}
 	return words + ": " + s.Why
@@ -214,12 +230,16 @@ func (s Step) begins() string {
 		return "limiting disk " + s.Disk
 	case StepStart:
 		return "starting"
+	case StepAgentShutdown:
+		return "asking the guest agent to power off"
 	case StepPowerdown:
 		return "asking the guest to power off"
 	case StepQuit:
 		return "telling QEMU to quit"
 	case StepKill:
 		return "killing QEMU"
+	case StepThaw:
+		return "thawing the guest's file systems"
 	case StepPause:
 		return "pausing"
 	case StepResume:

@@ -63,6 +63,10 @@ func (r *run) nextLook(now time.Time) time.Time {
 		// One that answers again, like a frozen process that goes on, tells nobody.
 		due(now.Add(r.e.cfg.Timing.Query))
 	}
+	if f := r.last.Freeze; f != nil && f.Held {
+		// Whoever froze may die at any time, which nothing tells of.
+		due(now.Add(r.e.cfg.Timing.Look))
+	}
 	m := r.want.Machine
 	if m == nil {
 		return next

@@ -28,6 +28,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	c.goroutines.Go(func() { c.resync(ctx, first, looked) })
 	c.goroutines.Go(func() { c.heed(ctx, looked) })
 	c.goroutines.Go(func() { c.rewrite(ctx) })
+	c.goroutines.Go(func() { c.thaws(ctx) })
 	<-ctx.Done()
 	c.queue.ShutDown()
 	c.goroutines.Wait()
@@ -132,6 +133,30 @@ func (c *Controller) all(ctx context.Context) bool {
 		c.queue.AddAfter(name, min(time.Duration(i)*spread, c.cfg.Resync/2))
 	}
 	return err == nil
+}
+
+// thaws has machines looked at that are marked as frozen, since nothing tells of a
+// freeze, nor of the end of whoever was to thaw. Only names of files are looked at.
+func (c *Controller) thaws(ctx context.Context) {
+	timer := time.NewTicker(c.engine.cfg.Timing.Look)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			names, err := c.engine.cfg.Ports.Agent.FrozenMachines(ctx)
+			if err != nil && ctx.Err() == nil {
+				c.log.Debug("looking for frozen machines failed", "err", err)
+			}
+			for _, name := range names {
+				// One that could not be thawed is tried again in its own time.
+				if c.queue.NumRequeues(name) == 0 {
+					c.queue.Add(name)
+				}
+			}
+		}
+	}
 }
 
 // rewrite writes what could not be written, as soon as that is possible.

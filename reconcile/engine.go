@@ -190,7 +190,7 @@ func (e *Engine) Views(ctx context.Context, names []string, depth driver.Depth) 
 	}
 	views := make([]View, len(all))
 	watched := e.live(ctx) != nil
-	each(len(all), func(i int) { views[i] = e.look(ctx, all[i], depth, watched) })
+	each(len(all), func(i int) { views[i] = e.show(ctx, all[i], depth, watched) })
 	return views, ctx.Err()
 }
 
@@ -206,6 +206,17 @@ func (e *Engine) look(ctx context.Context, want Desired, depth driver.Depth, wat
 		Machine: want.Machine, Snapshots: want.Snapshots, Observed: obs, Plan: plan, Watched: watched,
 		Status: statusOf(want, obs, plan, opt, now),
 	}
+}
+
+// show is a look for people and programs: in full depth the guest's agent is asked, too.
+// It is asked once QEMU has answered that it listens, and for a look's time at most.
+func (e *Engine) show(ctx context.Context, want Desired, depth driver.Depth, watched bool) View {
+	v := e.look(ctx, want, depth, watched)
+	obs := &v.Observed
+	if g := obs.Guest; depth == driver.DepthFull && g != nil && g.RunState == runRunning && g.Agent != nil && g.Agent.Open && obs.Freeze == nil {
+		v.Status.Guest = e.cfg.Ports.Agent.AskGuest(ctx, obs.Name)
+	}
+	return v
 }
 
 // live is the watch that runs now; nil when there is none. One that cannot be

@@ -188,6 +188,56 @@ func TestApply_deafGuest_isQuitThenKilled(t *testing.T) {
 	})
 }
 
+func TestApply_stopByAgent_eachWayIsTriedAndTold(t *testing.T) {
+	both := withAgent(manifest.ShutdownGuestAgent, manifest.ShutdownACPI)
+	for _, c := range []struct {
+		name  string
+		touch func(h *simHost)
+		calls []string
+		says  []string
+		takes time.Duration
+	}{
+		{"the agent ends the guest", nil, []string{"web agent-shutdown"}, []string{"asked the guest agent to power off"}, 2 * time.Second},
+		{
+			"the agent declines", func(h *simHost) { h.fail["web agent-shutdown"] = errors.New("it refuses") },
+			[]string{"web agent-shutdown", "web powerdown"},
+			[]string{"could not be asked to power off: it refuses", "asked the guest to power off: it refuses"},
+			2 * time.Second,
+		},
+		{
+			"the guest is deaf", func(h *simHost) { h.deaf["web"] = true },
+			[]string{"web agent-shutdown", "web powerdown", "web quit"},
+			[]string{"asked the guest agent to power off", "asked the guest to power off: the guest did not power off in time", "told QEMU to quit"},
+			time.Minute,
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.apply(ApplyOptions{}, newVM("web", both))
+				w.host.touch("web", func(m *simMachine) { m.obs.Guest.Agent.Open = true })
+				if c.touch != nil {
+					c.touch(w.host)
+				}
+				began := time.Now()
+				report := w.apply(ApplyOptions{}, newVM("web", both, stopped()))
+				w.expectCalls(append([]string{"web create root", "web start"}, c.calls...)...)
+				if took := time.Since(began); took < c.takes || took > c.takes+time.Second {
+					t.Errorf("it took %s, want %s", took, c.takes)
+				}
+				var said []string
+				for _, s := range report.Results[0].Steps {
+					said = append(said, s.Message)
+				}
+				for i, want := range c.says {
+					if i >= len(said) || !strings.Contains(said[i], want) {
+						t.Errorf("said %q, want %q at %d", said, want, i)
+					}
+				}
+			})
+		})
+	}
+}
+
 func TestApply_controllerDies_deadlineOfTheStopSurvives(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.apply(ApplyOptions{}, newVM("web"))

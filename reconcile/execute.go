@@ -28,6 +28,8 @@ type execution struct {
 	// began is what a start has shown of the machine; nil when there was none, or
 	// when anything was done after it.
 	began *driver.Observed
+	// declined is why the guest's agent did not take the order to power off.
+	declined string
 }
 
 // all executes steps in order until one fails or ctx is cancelled.
@@ -102,8 +104,10 @@ func (x *execution) do(ctx context.Context, s Step) error {
 		return ports.Storage.ThrottleDisk(brief, x.want.vm(), s.Disk)
 	case StepStart:
 		return x.start(ctx, s)
-	case StepPowerdown, StepQuit, StepKill:
+	case StepAgentShutdown, StepPowerdown, StepQuit, StepKill:
 		return x.stop(brief, s)
+	case StepThaw:
+		return ports.Agent.Thaw(brief, name)
 	case StepPause:
 		return ports.Power.SetPaused(brief, name, true)
 	case StepResume:
@@ -241,13 +245,33 @@ func (x *execution) stop(ctx context.Context, s Step) error {
 	if err := x.run.e.cfg.Ports.Records.WriteIntent(ctx, name, s.Intent); err != nil {
 		return err
 	}
-	if s.Kind == StepPowerdown {
+	switch s.Kind { //nolint:exhaustive // the others do not stop
+	case StepAgentShutdown:
+		return x.askAgent(ctx, s)
+	case StepPowerdown:
 		return power.Powerdown(ctx, name)
-	}
-	if s.Kind == StepQuit {
+	case StepQuit:
 		return power.Quit(ctx, name)
+	default:
+		return power.Kill(ctx, name)
 	}
-	return power.Kill(ctx, name)
+}
+
+// askAgent asks the guest's agent. That it cannot be asked is no failure of the stop:
+// the stage is over then, and the next one says why.
+func (x *execution) askAgent(ctx context.Context, s Step) error {
+	ports := x.run.e.cfg.Ports
+	err := ports.Agent.AgentShutdown(ctx, x.run.name)
+	if err == nil {
+		return nil
+	}
+	x.declined = err.Error()
+	if life, ok := errors.AsType[*driver.LifecycleError](err); ok {
+		x.declined = life.Err.Error()
+	}
+	in := *s.Intent
+	in.Deadline, in.Failed = x.run.e.cfg.Now(), x.declined
+	return ports.Records.WriteIntent(ctx, x.run.name, &in)
 }
 
 func (x *execution) takeSnapshot(ctx context.Context, s Step) error {

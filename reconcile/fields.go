@@ -114,6 +114,7 @@ var fieldTable = []Field{
 	{Path: "spec.cloudInit.sshAuthorizedKeys", Class: ClassMetadata, Seen: SeenSeed},
 	{Path: "spec.serial", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.serial.log", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.guestAgent", Class: ClassRestart, Seen: SeenQMP, live: liveAgent},
 	{Path: "spec.tpm", Class: ClassRestart, Seen: SeenQMP, live: liveTPM},
 	{Path: "spec.watchdog.model", Class: ClassRestart, Seen: SeenQMP, live: liveWatchdog},
 	{Path: "spec.watchdog.action", Class: ClassRestart, Seen: SeenLaunch},
@@ -125,6 +126,7 @@ var fieldTable = []Field{
 	{Path: "spec.readiness.serial.match", Class: ClassNone, Seen: SeenController},
 	{Path: "spec.readiness.tcp.port", Class: ClassNone, Seen: SeenController},
 	{Path: "spec.readiness.tcp.host", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.readiness.guestAgent", Class: ClassNone, Seen: SeenController},
 	{Path: "spec.readiness.timeout", Class: ClassNone, Seen: SeenController},
 	{Path: "spec.snapshots.schedule", Class: ClassNone, Seen: SeenController},
 	{Path: "spec.snapshots.timeZone", Class: ClassNone, Seen: SeenController},
@@ -236,6 +238,14 @@ func liveMAC(o *driver.Observed, item string) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// liveAgent tells whether the port of the guest's agent is there.
+func liveAgent(o *driver.Observed, _ string) (string, bool) {
+	if o.Guest.Agent == nil {
+		return "", true
+	}
+	return present, true
 }
 
 // machineType is the wanted type; empty stands for QEMU's default.

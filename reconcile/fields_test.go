@@ -56,7 +56,7 @@ func TestFields_everyManifestField_isInTheTable(t *testing.T) {
 		}
 	}
 	// These objects mean something by being there, even when they are empty.
-	presence := map[string]bool{"spec.serial": true, "spec.cloudInit": true, "spec.tpm": true, "spec.nics[].user": true}
+	presence := map[string]bool{"spec.serial": true, "spec.cloudInit": true, "spec.tpm": true, "spec.nics[].user": true, "spec.guestAgent": true, "spec.readiness.guestAgent": true}
 	for p := range table {
 		if !patterns[p] && !presence[p] {
 			t.Errorf("%s is in the table, but no field of a manifest", p)
@@ -92,6 +92,7 @@ func TestFields_classes_areAsPromised(t *testing.T) {
 func rich(s *manifest.VirtualMachineSpec) {
 	s.CPU = &manifest.CPU{Model: "max", Topology: &manifest.Topology{Cores: 2}}
 	s.Serial = &manifest.Serial{}
+	s.GuestAgent = &manifest.GuestAgent{}
 	s.Disks = append(s.Disks, manifest.Disk{Name: "iso", File: "/srv/x.iso", Media: manifest.MediaCDROM})
 	s.NICs = append(s.NICs, manifest.NIC{Name: "dmz", MAC: "52:54:00:aa:bb:cc", Bridge: &manifest.BridgeNet{Name: "br0"}})
 	s.Devices = []manifest.Device{{Name: "rng0", Driver: "virtio-rng-pci", Properties: map[string]manifest.Scalar{"max-bytes": manifest.ScalarOf(1024)}}}
@@ -153,6 +154,7 @@ func TestGuestChanges_changedManifest_needsRestart(t *testing.T) {
 		}, nil},
 		{"backend", func(s *spec) { s.NICs[1].Bridge, s.NICs[1].User = nil, &manifest.UserNet{} }, []string{"spec.nics[dmz].user  -> present", "spec.nics[dmz].bridge.name br0 -> "}},
 		{"serial removed", func(s *spec) { s.Serial = nil }, []string{"spec.serial present -> "}},
+		{"guest agent removed", func(s *spec) { s.GuestAgent = nil }, []string{"spec.guestAgent present -> "}},
 		{"device property", func(s *spec) { s.Devices[0].Properties["max-bytes"] = manifest.ScalarOf(2) }, []string{"spec.devices[rng0].properties[max-bytes] 1024 -> 2"}},
 		{"accelerators in another order", func(s *spec) { s.Emulator.Accelerators = []string{"tcg", "kvm"} }, []string{`spec.emulator.accelerators ["kvm","tcg"] -> ["tcg","kvm"]`}},
 		{"lists in another order", func(s *spec) {
@@ -196,6 +198,7 @@ func TestGuestChanges_changedGuest_isDrift(t *testing.T) {
 		{"cache", func(o *driver.Observed) { o.Guest.Disks[0].Cache = "unsafe" }, []string{"spec.disks[root].cache unsafe -> writeback"}},
 		{"nic added", func(o *driver.Observed) { o.Guest.NICs = append(o.Guest.NICs, driver.GNIC{Name: "extra"}) }, []string{"spec.nics[extra] added to the running machine -> "}},
 		{"device removed", func(o *driver.Observed) { o.Guest.Devices = nil }, []string{"spec.devices[rng0]  -> virtio-rng-pci"}},
+		{"guest agent's port unplugged", func(o *driver.Observed) { o.Guest.Agent = nil }, []string{"spec.guestAgent  -> present"}},
 		{"CPU model in QOM's words", func(o *driver.Observed) { o.Guest.CPUModel = "max-x86_64-cpu" }, nil},
 		{"CPU model in other words", func(o *driver.Observed) { o.Guest.CPUModel = "something" }, nil},
 		{"machine type in other words", func(o *driver.Observed) { o.Guest.MachineType = "pc-q35-7.2-machine" }, nil},

@@ -180,7 +180,7 @@ func (f *following) gone(there map[string]bool) error {
 func (f *following) machine(ctx context.Context, m *followed) {
 	pause := time.Duration(0)
 	for {
-		v := f.e.look(ctx, *m.want.Load(), f.opt.Depth, f.watched.Load())
+		v := f.e.show(ctx, *m.want.Load(), f.opt.Depth, f.watched.Load())
 		select {
 		case <-ctx.Done():
 			return

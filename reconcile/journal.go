@@ -80,16 +80,14 @@ func (s Step) event(ended *driver.Ended) (kind, reason string) {
 		return s.diskEvent()
 	case StepStart:
 		return state.EventNormal, state.EventStarted
-	case StepPowerdown:
+	case StepAgentShutdown, StepPowerdown:
 		return state.EventNormal, state.EventPoweringOff
 	case StepQuit:
 		return state.EventNormal, state.EventQuitting
 	case StepKill:
 		return state.EventWarning, state.EventKilled
-	case StepPause:
-		return state.EventNormal, state.EventPaused
-	case StepResume:
-		return state.EventNormal, state.EventResumed
+	case StepThaw, StepPause, StepResume:
+		return s.guestEvent()
 	case StepClearIntent:
 		return state.EventNormal, state.EventCancelled
 	case StepTakeSnapshot:
@@ -127,6 +125,16 @@ func (s Step) diskEvent() (kind, reason string) {
 		return state.EventNormal, state.EventDiskThrottled
 	}
 	return state.EventNormal, state.EventDiskCreated
+}
+
+func (s Step) guestEvent() (kind, reason string) {
+	if s.Kind == StepThaw {
+		return state.EventWarning, state.EventThawed
+	}
+	if s.Kind == StepPause {
+		return state.EventNormal, state.EventPaused
+	}
+	return state.EventNormal, state.EventResumed
 }
 
 func (s Step) restoreEvent() (kind, reason string) {

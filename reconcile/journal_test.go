@@ -263,7 +263,7 @@ func TestJournal_interruptedStep_isNoFailure(t *testing.T) {
 func TestEvent_everyStepKind_hasAReasonOfItsOwn(t *testing.T) {
 	known := state.Reasons()
 	for _, kind := range []StepKind{
-		StepRecordEnd, StepIdentity, StepCreateDisk, StepStart, StepPowerdown, StepQuit, StepKill, StepPause, StepResume,
+		StepRecordEnd, StepIdentity, StepCreateDisk, StepStart, StepAgentShutdown, StepPowerdown, StepQuit, StepKill, StepThaw, StepPause, StepResume,
 		StepClearIntent, StepTakeSnapshot, StepFinishSnapshot, StepDeleteSnapshot, StepForget, StepForgetSnapshot, StepEndHold,
 	} {
 		if _, reason := (Step{Kind: kind}).event(nil); !slices.Contains(known, reason) {

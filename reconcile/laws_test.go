@@ -107,7 +107,7 @@ func (w *walker) pass() {
 // wait lets what is waited for happen, or the deadline pass.
 func (w *walker) wait(wait Wait) {
 	in := w.obs.Intent
-	byGuest := in != nil && in.Stage == driver.StagePowerdown
+	byGuest := in != nil && (in.Stage == driver.StagePowerdown || in.Stage == driver.StageAgent)
 	onlyExit := wait.Exit && !wait.Job && !wait.Ready
 	prevented := w.stuck && onlyExit || w.deaf && byGuest
 	if w.coin("happens") && !prevented && w.obs.Presence == driver.Alive {
@@ -128,7 +128,7 @@ func (w *walker) laws(p Plan) {
 		w.stepLaws(s)
 	}
 	unsure := obs.Presence == driver.Unknown || obs.Presence == driver.Unresponsive
-	for _, k := range []StepKind{StepStart, StepPowerdown, StepQuit, StepForget, StepDeleteSnapshot, StepTakeSnapshot, StepCreateDisk, StepPause, StepResume, StepLoadSnapshot, StepRevertDisks} {
+	for _, k := range []StepKind{StepStart, StepThaw, StepAgentShutdown, StepPowerdown, StepQuit, StepForget, StepDeleteSnapshot, StepTakeSnapshot, StepCreateDisk, StepPause, StepResume, StepLoadSnapshot, StepRevertDisks} {
 		if unsure && kinds[k] > 0 {
 			w.t.Fatalf("%s of a machine that is %s", k, obs.Presence)
 		}
@@ -222,6 +222,9 @@ func (w *walker) restoreLaws(s Step) {
 func (w *walker) settles() {
 	w.answer()
 	w.deaf, w.stuck = false, false
+	if f := w.obs.Freeze; f != nil {
+		f.Held = false
+	}
 	if g := w.obs.Guest; g != nil && g.RunState == runIOError {
 		g.RunState = runRunning
 	}
@@ -257,6 +260,9 @@ func (w *walker) settled(p Plan) {
 		if !problem.Owed() && problem.Reason != ReasonSnapshotFailed {
 			return
 		}
+	}
+	if f := w.obs.Freeze; f != nil && w.obs.Presence == driver.Alive {
+		w.t.Fatalf("settled with file systems that are frozen by nobody")
 	}
 	if rec.Deleting != nil {
 		w.t.Fatalf("settled with a delete that is not over")
@@ -325,6 +331,34 @@ func (w *walker) events() map[string]func() {
 		"power state": func() {
 			p := rapid.SampledFrom([]manifest.PowerState{manifest.PowerRunning, manifest.PowerPaused, manifest.PowerStopped}).Draw(w.t, "power")
 			w.change(power(p))
+		},
+		"agent": func() {
+			if w.obs.Guest != nil && w.obs.Guest.Agent != nil {
+				w.obs.Guest.Agent.Open = !w.obs.Guest.Agent.Open
+			}
+		},
+		"left frozen": func() {
+			if w.obs.Presence == driver.Alive {
+				w.obs.Freeze = &driver.Freeze{UID: testUID, Since: w.now, Who: "snapshot", Held: w.coin("by somebody who lives")}
+			}
+		},
+		"thaw fails": func() {
+			if w.obs.Freeze != nil {
+				w.obs.Freeze.Failed = "the agent hangs"
+			}
+		},
+		"agent declines": func() {
+			if in := w.obs.Intent; in != nil && in.Stage == driver.StageAgent {
+				in.Failed, in.Deadline = "it did not want to", w.now
+			}
+		},
+		"shutdown methods": func() {
+			methods := rapid.SampledFrom([][]manifest.ShutdownMethod{
+				{manifest.ShutdownACPI}, {manifest.ShutdownGuestAgent}, {manifest.ShutdownGuestAgent, manifest.ShutdownACPI}, {manifest.ShutdownACPI, manifest.ShutdownGuestAgent},
+			}).Draw(w.t, "methods")
+			w.change(func(s *manifest.VirtualMachineSpec) {
+				s.GuestAgent, s.Shutdown.Methods = &manifest.GuestAgent{}, methods
+			})
 		},
 		"memory":        func() { w.change(func(s *manifest.VirtualMachineSpec) { s.Memory.Size += 1 << 20 }) },
 		"probe":         func() { w.change(probed) },

@@ -64,11 +64,8 @@ func (m *model) doHost(s Step) {
 	case StepStart:
 		m.start(s.Paused)
 		m.startFrom(s)
-	case StepPause:
-		m.obs.Guest.RunState = runPaused
-	case StepResume:
-		m.obs.Guest.RunState = runRunning
-		m.obs.Ready = m.obs.Ready || m.want.Machine.Object.Spec.Readiness == nil
+	case StepThaw, StepPause, StepResume:
+		m.turnGuest(s)
 	case StepClearIntent:
 		m.obs.Intent = nil
 	case StepTakeSnapshot:
@@ -86,10 +83,24 @@ func (m *model) doHost(s Step) {
 			Name: m.obs.Name, Presence: driver.Absent, SnapshotsKnown: true,
 			Files: map[string]driver.DiskFile{}, Snapshots: map[string]driver.SnapshotState{},
 		}
-	case StepPowerdown, StepQuit, StepKill, StepForgetSnapshot, StepEndHold, StepRevertDisks, StepEndRestore, StepScheduleSnapshot, StepExpireSnapshot:
+	case StepAgentShutdown, StepPowerdown, StepQuit, StepKill, StepForgetSnapshot, StepEndHold, StepRevertDisks, StepEndRestore, StepScheduleSnapshot, StepExpireSnapshot:
 		// The intent is all that is seen of the first three until time passes;
 		// the others concern the record alone.
 	}
+}
+
+// turnGuest changes how a running guest is.
+func (m *model) turnGuest(s Step) {
+	if s.Kind == StepThaw {
+		m.obs.Freeze = nil
+		return
+	}
+	if s.Kind == StepPause {
+		m.obs.Guest.RunState = runPaused
+		return
+	}
+	m.obs.Guest.RunState = runRunning
+	m.obs.Ready = m.obs.Ready || m.want.Machine.Object.Spec.Readiness == nil
 }
 
 // doRecord is what a step does to the record.
@@ -128,7 +139,7 @@ func (m *model) doRecord(s Step) {
 	case StepCreateDisk:
 		rec.Recreate = maps.Clone(rec.Recreate)
 		delete(rec.Recreate, s.Disk)
-	case StepRecordEnd, StepSetAside, StepGrowDisk, StepThrottleDisk, StepPowerdown, StepQuit, StepKill, StepPause, StepResume, StepClearIntent, StepDeleteSnapshot, StepLoadSnapshot:
+	case StepRecordEnd, StepSetAside, StepGrowDisk, StepThrottleDisk, StepAgentShutdown, StepPowerdown, StepQuit, StepKill, StepThaw, StepPause, StepResume, StepClearIntent, StepDeleteSnapshot, StepLoadSnapshot:
 	}
 }
 
@@ -176,7 +187,7 @@ func (m *model) elapse(w Wait) bool {
 func (m *model) end(cause driver.EndCause) {
 	m.obs.Presence, m.obs.Reason = driver.Absent, ""
 	m.obs.Ended = &driver.Ended{Cause: cause, At: m.now, Boot: m.bootID, Exit: driver.ExitNotSeen, UID: machineUID(m.want.Machine, &m.obs)}
-	m.obs.Guest, m.obs.PID, m.obs.StartedAt, m.obs.Ready = nil, 0, time.Time{}, false
+	m.obs.Guest, m.obs.PID, m.obs.StartedAt, m.obs.Ready, m.obs.Freeze = nil, 0, time.Time{}, false, nil
 }
 
 // identify writes or extends the identity.

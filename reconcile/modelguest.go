@@ -78,6 +78,9 @@ func (m *model) guest(spec *manifest.VirtualMachineSpec, id driver.Identity) *dr
 	for _, d := range spec.Devices {
 		g.Devices = append(g.Devices, driver.GDevice{Name: d.Name, Driver: d.Driver})
 	}
+	if spec.GuestAgent != nil {
+		g.Agent = &driver.GAgent{}
+	}
 	return g
 }
 

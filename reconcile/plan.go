@@ -25,6 +25,9 @@ func PlanMachine(want Desired, obs driver.Observed, opt Options, now time.Time) 
 		if p.rec.Deleting != nil {
 			p.problem(ReasonHeld, "the delete waits, since the machine is held", "run maqet release "+p.rec.Object.Metadata.Name)
 		}
+		if f := obs.Freeze; f != nil && !f.Held {
+			p.frozen("run maqet release " + p.plan.Machine)
+		}
 		return p.plan
 	}
 	switch obs.Presence {

@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -163,6 +164,78 @@ func TestPlanMachine_stop_goesStageByStage(t *testing.T) {
 		{"restart begun, now stop wanted", down().intent(restart, driver.StagePowerdown, time.Minute), "wait,exit,1m0s", PhaseStopping},
 		{"intent without a stage", down().intent(stop, "", time.Minute), "powerdown(Stop,1m0s);", PhaseStopping},
 	})
+}
+
+// withAgent is a machine whose guest has an agent, and is asked in these ways to end.
+func withAgent(methods ...manifest.ShutdownMethod) func(*manifest.VirtualMachineSpec) {
+	return func(s *manifest.VirtualMachineSpec) {
+		s.GuestAgent, s.Shutdown = &manifest.GuestAgent{}, &manifest.Shutdown{Methods: methods}
+	}
+}
+
+func TestPlanMachine_stopByAgent_goesWayByWay(t *testing.T) {
+	const agent, acpi = manifest.ShutdownGuestAgent, manifest.ShutdownACPI
+	// down is a machine to be stopped, with an agent that listens.
+	down := func(methods ...manifest.ShutdownMethod) *scene {
+		s := newScene(withAgent(methods...)).up().edit(stopped())
+		s.obs.Guest.Agent.Open = true
+		return s
+	}
+	closed := func(s *scene) { s.obs.Guest.Agent.Open = false }
+	at := func(d time.Duration) func(*scene) { return func(s *scene) { s.now = t0.Add(d) } }
+	failed := func(s *scene) { s.obs.Intent.Failed, s.obs.Intent.Deadline = "refused", s.now }
+	const stop = driver.IntentStop
+	runPlanCases(t, []planCase{
+		{"agent first, for its share", down(agent, acpi), "agent-shutdown(Stop,30s);", PhaseRunning},
+		{"agent alone", down(agent), "agent-shutdown(Stop,1m0s);", PhaseRunning},
+		{"power button first", down(acpi, agent), "powerdown(Stop,30s);", PhaseRunning},
+		{"no agent", down(agent, acpi).with(closed), "powerdown(Stop,1m0s);", PhaseRunning},
+		{"no agent, no other way", down(agent).with(closed), "quit(Stop,10s);", PhaseRunning},
+		{"no port", down(agent, acpi).with(func(s *scene) { s.obs.Guest.Agent = nil }), "powerdown(Stop,1m0s);", PhaseRunning},
+		{"paused", down(agent, acpi).with(func(s *scene) { s.obs.Guest.RunState = runPaused }), "quit(Stop,10s);", PhasePaused},
+		{"forced", down(agent, acpi).with(func(s *scene) { s.opt.Force = true }), "quit(Stop,10s);", PhaseRunning},
+		{"asked, in time", down(agent, acpi).intent(stop, driver.StageAgent, 30*time.Second), "wait,exit,30s", PhaseStopping},
+		{"asked, the agent is gone already", down(agent, acpi).intent(stop, driver.StageAgent, 30*time.Second).with(closed), "wait,exit,30s", PhaseStopping},
+		{"asked, its share is over", down(agent, acpi).intent(stop, driver.StageAgent, 30*time.Second).with(at(30 * time.Second)), "powerdown(Stop,30s);", PhaseStopping},
+		{"asked long ago", down(agent, acpi).intent(stop, driver.StageAgent, 30*time.Second).with(at(time.Hour)), "powerdown(Stop,30s);", PhaseStopping},
+		{"declined", down(agent, acpi).intent(stop, driver.StageAgent, 30*time.Second).with(at(2 * time.Second)).with(failed), "powerdown(Stop,58s);", PhaseStopping},
+		{"declined, no other way", down(agent).intent(stop, driver.StageAgent, time.Minute).with(failed), "quit(Stop,10s);", PhaseStopping},
+		{"both were asked", down(agent, acpi).intent(stop, driver.StagePowerdown, 30*time.Second).with(at(30 * time.Second)), "quit(Stop,10s);", PhaseStopping},
+		{"the button did nothing", down(acpi, agent).intent(stop, driver.StagePowerdown, 30*time.Second).with(at(30 * time.Second)), "agent-shutdown(Stop,30s);", PhaseStopping},
+		{"asked, then paused", down(agent, acpi).intent(stop, driver.StageAgent, time.Minute).with(func(s *scene) { s.obs.Guest.RunState = runPaused }), "quit(Stop,10s);", PhaseStopping},
+		{"asked, then forced", down(agent, acpi).intent(stop, driver.StageAgent, time.Minute).with(func(s *scene) { s.opt.Force = true }), "quit(Stop,10s);", PhaseStopping},
+		{"the way is no longer in the manifest", down(acpi).intent(stop, driver.StageAgent, time.Second).with(at(time.Second)), "powerdown(Stop,1m0s);", PhaseStopping},
+	})
+	why := down(agent, acpi).with(closed).plan().Steps[0].Why
+	if !strings.Contains(why, "no agent runs in the guest") {
+		t.Errorf("the power button is pressed because %q", why)
+	}
+	why = down(agent, acpi).intent(stop, driver.StageAgent, time.Second).with(failed).plan().Steps[0].Why
+	if why != "refused" {
+		t.Errorf("the power button is pressed because %q", why)
+	}
+}
+
+func TestPlanMachine_askedToEnd_tellsWhatComesNext(t *testing.T) {
+	const agent, acpi = manifest.ShutdownGuestAgent, manifest.ShutdownACPI
+	asked := func(stage driver.Stage, open bool, methods ...manifest.ShutdownMethod) string {
+		s := newScene(withAgent(methods...)).up().edit(stopped()).intent(driver.IntentStop, stage, time.Minute)
+		s.obs.Guest.Agent.Open = open
+		return s.plan().Wait.Then
+	}
+	const button, quit = "its power button is pressed", "QEMU is told to quit"
+	for _, c := range []struct{ name, got, want string }{
+		{"by its agent first", asked(driver.StageAgent, true, agent, acpi), button},
+		{"by its agent alone", asked(driver.StageAgent, true, agent), quit},
+		{"by the button first", asked(driver.StagePowerdown, true, acpi, agent), "its agent is asked"},
+		{"by the button first, no agent", asked(driver.StagePowerdown, false, acpi, agent), quit},
+		{"by the button last", asked(driver.StagePowerdown, true, agent, acpi), quit},
+		{"in a way that is no longer in the manifest", asked(driver.StageAgent, true, acpi), button},
+	} {
+		if c.got != c.want {
+			t.Errorf("asked %s: then %q, want %q", c.name, c.got, c.want)
+		}
+	}
 }
 
 func TestPlanMachine_notObserved_neverDestroys(t *testing.T) {

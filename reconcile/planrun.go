@@ -3,6 +3,7 @@ package reconcile
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/manifest"
@@ -30,6 +31,7 @@ func (p *planner) alive() {
 		p.dropIntent("it is of a process that is gone")
 	}
 	stop := p.stopWanted()
+	p.thaw(stop)
 	// Force is the only word that a snapshot's job does not outlast.
 	if !p.forced() && (p.snapshotJob() || p.restoreJob()) {
 		return
@@ -56,6 +58,27 @@ func (p *planner) alive() {
 	default:
 		p.converge()
 	}
+}
+
+// thaw ends a freeze whose maker is gone. It comes before all else, since a guest with
+// frozen file systems can neither work nor power off. What was tried in vain does not
+// keep a guest from being stopped, and force waits for no agent.
+func (p *planner) thaw(stop bool) {
+	f := p.obs.Freeze
+	switch {
+	case f == nil || f.Held || p.forced():
+	case stop && f.Failed != "":
+	case p.listens():
+		p.step(Step{Kind: StepThaw, Why: "they were frozen by " + f.Who + ", which is gone"})
+	default:
+		p.frozen("they are thawed when the guest runs again")
+	}
+}
+
+// frozen tells of file systems that stay frozen for now.
+func (p *planner) frozen(hint string) {
+	f := p.obs.Freeze
+	p.problem(ReasonFrozen, fmt.Sprintf("the guest's file systems were frozen at %s by %s, which is gone", f.Since.UTC().Format(time.RFC3339), f.Who), hint)
 }
 
 func (p *planner) stopReason() string {

@@ -229,6 +229,9 @@ func deviceNames(spec *manifest.VirtualMachineSpec) []string {
 	if w := spec.Watchdog; w != nil && w.Model == manifest.WatchdogI6300ESB {
 		names = append(names, driver.WatchdogDevice)
 	}
+	if spec.GuestAgent != nil {
+		names = append(names, driver.AgentController)
+	}
 	return names
 }
 

@@ -20,16 +20,18 @@ func (p *planner) stop(kind driver.IntentKind, why string) {
 	}
 	over := !p.now.Before(in.Deadline)
 	switch in.Stage {
-	case driver.StagePowerdown:
+	case driver.StageAgent, driver.StagePowerdown:
 		switch {
 		case p.opt.Force:
 			p.stopStep(StepQuit, driver.StageQuit, kind, p.opt.Quit, "force was asked for")
 		case !p.listens():
 			p.stopStep(StepQuit, driver.StageQuit, kind, p.opt.Quit, "a guest that does not run cannot power itself off")
+		case in.Failed != "":
+			p.askOn(kind, in, in.Failed)
 		case over:
-			p.stopStep(StepQuit, driver.StageQuit, kind, p.opt.Quit, "the guest did not power off in time")
+			p.askOn(kind, in, "the guest did not power off in time")
 		default:
-			p.plan.Wait = &Wait{For: "the guest to power off", Until: in.Deadline, Then: "QEMU is told to quit", Exit: true}
+			p.plan.Wait = &Wait{For: "the guest to power off", Until: in.Deadline, Then: p.thenAsked(in), Exit: true}
 		}
 	case driver.StageQuit:
 		if over {
@@ -56,11 +58,59 @@ func (p *planner) stopBegin(kind driver.IntentKind, why string) {
 		p.stopStep(StepQuit, driver.StageQuit, kind, p.opt.Quit, why+"; force was asked for")
 	case !p.listens():
 		p.stopStep(StepQuit, driver.StageQuit, kind, p.opt.Quit, why+"; a guest that does not run cannot power itself off")
-	case !p.asksGuest():
-		p.stopStep(StepQuit, driver.StageQuit, kind, p.opt.Quit, why)
 	default:
-		p.stopStep(StepPowerdown, driver.StagePowerdown, kind, p.shutdown(), why)
+		p.ask(kind, p.methods(), p.shutdown(), why)
 	}
+}
+
+// askOn asks the guest in the next way, with what is left of its time, or in none.
+func (p *planner) askOn(kind driver.IntentKind, in *driver.Intent, why string) {
+	// Whoever began the stop may be gone for long: then a way gets its own share.
+	left := max(p.shutdown()-p.now.Sub(in.Since), p.shutdown()/time.Duration(len(p.methods())))
+	p.ask(kind, p.waysAfter(in), left, why)
+}
+
+// waysAfter are the ways to ask the guest that come after the one under way.
+func (p *planner) waysAfter(in *driver.Intent) []manifest.ShutdownMethod {
+	all := p.methods()
+	stage := manifest.ShutdownACPI
+	if in.Stage == driver.StageAgent {
+		stage = manifest.ShutdownGuestAgent
+	}
+	return all[slices.Index(all, stage)+1:]
+}
+
+// thenAsked says what is done when a guest that was asked has not gone in time.
+func (p *planner) thenAsked(in *driver.Intent) string {
+	agent := p.obs.Guest.Agent
+	for _, m := range p.waysAfter(in) {
+		switch {
+		case m == manifest.ShutdownACPI:
+			return "its power button is pressed"
+		case agent != nil && agent.Open:
+			return "its agent is asked"
+		}
+	}
+	return "QEMU is told to quit"
+}
+
+// ask asks the guest in the first of the ways that can reach it, which has its share
+// of the time that is left. When there is none, QEMU is told to quit.
+func (p *planner) ask(kind driver.IntentKind, methods []manifest.ShutdownMethod, left time.Duration, why string) {
+	for i, m := range methods {
+		share := left / time.Duration(len(methods)-i)
+		switch agent := p.obs.Guest.Agent; {
+		case m == manifest.ShutdownACPI:
+			p.stopStep(StepPowerdown, driver.StagePowerdown, kind, share, why)
+			return
+		case agent != nil && agent.Open:
+			p.stopStep(StepAgentShutdown, driver.StageAgent, kind, share, why)
+			return
+		default:
+			why += "; no agent runs in the guest"
+		}
+	}
+	p.stopStep(StepQuit, driver.StageQuit, kind, p.opt.Quit, why)
 }
 
 // stopStep is one stage.
@@ -85,9 +135,12 @@ func (p *planner) listens() bool {
 	return s == runRunning || s == runSuspended
 }
 
-func (p *planner) asksGuest() bool {
-	return p.spec.Shutdown == nil || len(p.spec.Shutdown.Methods) == 0 ||
-		slices.Contains(p.spec.Shutdown.Methods, manifest.ShutdownACPI)
+// methods are the ways to ask the guest, in order.
+func (p *planner) methods() []manifest.ShutdownMethod {
+	if s := p.spec.Shutdown; s != nil && len(s.Methods) > 0 {
+		return s.Methods
+	}
+	return []manifest.ShutdownMethod{manifest.ShutdownACPI}
 }
 
 // shutdown is how long the guest may take. Resolving writes the default into

@@ -36,6 +36,19 @@ type Power interface {
 	SetPaused(ctx context.Context, name string, paused bool) error
 }
 
+// Agent reaches the agent inside a guest, which may be absent, hang or lie.
+type Agent interface {
+	// AgentShutdown tells the guest to power off, and is an error when it cannot be told.
+	AgentShutdown(ctx context.Context, name string) error
+	// AskGuest asks for the guest's name, system and addresses; nil when nobody answers
+	// within the time of a look.
+	AskGuest(ctx context.Context, name string) *driver.GuestInfo
+	// Thaw ends a freeze of file systems that was left behind; without one it does nothing.
+	Thaw(ctx context.Context, name string) error
+	// FrozenMachines are the machines that a freeze is marked of. It looks at files only.
+	FrozenMachines(ctx context.Context) ([]string, error)
+}
+
 // Records keeps the files that belong to a machine besides its disks.
 type Records interface {
 	// EnsureIdentity writes the identity with everything vm needs, if it is not there yet.
@@ -85,6 +98,7 @@ type Ports struct {
 	Locker    Locker
 	Observer  Observer
 	Power     Power
+	Agent     Agent
 	Records   Records
 	Storage   Storage
 	Snapshots Snapshots

@@ -82,6 +82,8 @@ const (
 	ReasonNotAsStarted = "NotAsStarted"
 	// ReasonNearlyFull is a filesystem on which disks may soon find no space.
 	ReasonNearlyFull = "FilesystemNearlyFull"
+	// ReasonFrozen is a guest whose file systems were left frozen and cannot be thawed now.
+	ReasonFrozen = "FilesystemsFrozen"
 	// ReasonHeld is a delete that waits for a hold.
 	ReasonHeld = "Held"
 )

@@ -96,5 +96,5 @@ func (s Step) request() driver.SnapshotIntent {
 
 // stops tells whether a step ends the process, now or soon.
 func (k StepKind) stops() bool {
-	return k == StepPowerdown || k == StepQuit || k == StepKill
+	return k == StepAgentShutdown || k == StepPowerdown || k == StepQuit || k == StepKill
 }

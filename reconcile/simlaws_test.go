@@ -30,7 +30,7 @@ func (p *simProcess) lawful(ctx context.Context, call, name string) {
 	switch call {
 	case "start":
 		p.lawfulStart(m, power, now)
-	case "powerdown", "quit", "kill":
+	case "agent-shutdown", "powerdown", "quit", "kill":
 		in := obs.Intent
 		begun := in != nil && in.Kind == driver.IntentRestart
 		if m.Deleting == nil && power != manifest.PowerStopped && !begun {

@@ -102,6 +102,14 @@ func (p *simProcess) Powerdown(ctx context.Context, name string) error {
 	return p.do(ctx, "powerdown", name, func(ctx context.Context) error { return p.simHost.Powerdown(ctx, name) })
 }
 
+func (p *simProcess) AgentShutdown(ctx context.Context, name string) error {
+	return p.do(ctx, "agent-shutdown", name, func(ctx context.Context) error { return p.simHost.AgentShutdown(ctx, name) })
+}
+
+func (p *simProcess) Thaw(ctx context.Context, name string) error {
+	return p.do(ctx, "thaw", name, func(ctx context.Context) error { return p.simHost.Thaw(ctx, name) })
+}
+
 func (p *simProcess) Quit(ctx context.Context, name string) error {
 	return p.do(ctx, "quit", name, func(ctx context.Context) error { return p.simHost.Quit(ctx, name) })
 }
@@ -230,7 +238,7 @@ func (w *simWorld) begin() {
 	ctx, cancel := context.WithCancel(named(w.t.Context(), fmt.Sprintf("watch %d", w.lives)))
 	p := &simProcess{simHost: w.host, w: w, cancel: cancel, ended: make(chan struct{}), left: -1}
 	ports := w.host.ports()
-	ports.Power, ports.Records, ports.Storage, ports.Snapshots = p, p, p, p
+	ports.Power, ports.Agent, ports.Records, ports.Storage, ports.Snapshots = p, p, p, p, p
 	engine := NewEngine(Config{
 		Ports: ports, Store: processStore{w.disk, p}, Timing: timing.Default(), Who: "watch", BootID: w.bootID(),
 	})

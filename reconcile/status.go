@@ -44,6 +44,8 @@ type Status struct {
 	// Cgroup is the control group of the process; empty when it was only looked at briefly.
 	Cgroup   string          `json:"cgroup,omitempty"`
 	Observed *ObservedStatus `json:"observed,omitempty"`
+	// Guest is what the guest's agent says; nil when none answered, or none was asked.
+	Guest *driver.GuestInfo `json:"guest,omitempty"`
 	// Provisioning is nil without cloudInit.
 	Provisioning *ProvisioningStatus `json:"provisioning,omitempty"`
 	Snapshots    []SnapshotStatus    `json:"snapshots"`

@@ -57,12 +57,16 @@ const (
 	StepThrottleDisk StepKind = "throttle-disk"
 	// StepStart starts QEMU.
 	StepStart StepKind = "start"
+	// StepAgentShutdown asks the guest's agent to end it.
+	StepAgentShutdown StepKind = "agent-shutdown"
 	// StepPowerdown asks the guest to end.
 	StepPowerdown StepKind = "powerdown"
 	// StepQuit tells QEMU to end.
 	StepQuit StepKind = "quit"
 	// StepKill ends QEMU by SIGKILL.
 	StepKill StepKind = "kill"
+	// StepThaw lets file systems go on that somebody froze who is gone.
+	StepThaw StepKind = "thaw"
 	// StepPause stops the vCPUs.
 	StepPause StepKind = "pause"
 	// StepResume lets them run.

@@ -51,6 +51,8 @@ const (
 	EventPaused = "Paused"
 	// EventResumed is a guest whose vCPUs were let run.
 	EventResumed = "Resumed"
+	// EventThawed is a guest whose file systems were left frozen and go on.
+	EventThawed = "Thawed"
 	// EventCancelled is something begun that was given up.
 	EventCancelled = "Cancelled"
 	// EventReady is a machine that became Ready.
@@ -116,7 +118,7 @@ func Reasons() []string {
 		EventHeld, EventReleased, EventHoldEnded,
 		EventIdentity, EventDiskCreated, EventDiskSetAside, EventImagePulled, EventImagePullFailed, EventRecreateRequired,
 		EventDiskGrown, EventDiskThrottled, EventDiskDeleted, EventDiskAdopted, EventStarted, EventPoweringOff, EventQuitting, EventKilled,
-		EventPaused, EventResumed, EventCancelled, EventReady, EventNotReady,
+		EventPaused, EventResumed, EventThawed, EventCancelled, EventReady, EventNotReady,
 		EventRestartRequired, EventDrifted, EventManifestInvalid, EventDiskSpaceLow, EventProvisioning, EventProvisioningDrift,
 		EventSaving, EventSnapshotTaken, EventSnapshotDeleted, EventSnapshotForgotten,
 		EventSnapshotDue, EventSnapshotExpired, EventRestoring, EventRestored, EventRestoreFailed,

@@ -144,6 +144,7 @@ func describeMachine(env environment, v reconcile.View) {
 	describeDiskImages(top, v)
 	top.add("Provisioned", describeProvisioning(s.Provisioning))
 	describeObserved(env.out, s.Observed)
+	describeGuest(env.out, s.Guest)
 	describeConditions(env.out, s.Conditions)
 	describeSnapshots(env.out, s.Snapshots)
 	describeNext(env, v.Plan, v.Watched)
@@ -218,6 +219,24 @@ func describeObserved(out io.Writer, o *reconcile.ObservedStatus) {
 	}
 	f.add("TPM", o.TPM)
 	f.add("Watchdog", o.Watchdog)
+}
+
+// describeGuest is what the guest's agent says of its guest.
+func describeGuest(out io.Writer, g *driver.GuestInfo) {
+	if g == nil {
+		return
+	}
+	fmt.Fprintln(out, "Guest says:")
+	f := fields{out: out, indent: "  "}
+	f.add("Hostname", g.Hostname)
+	if g.OS != nil {
+		f.add("System", g.OS.Name)
+		f.add("Kernel", strings.TrimSpace(g.OS.Kernel+" "+g.OS.Machine))
+	}
+	f.add("Agent", g.AgentVersion)
+	for _, i := range g.Interfaces {
+		f.add("If "+i.Name, strings.TrimPrefix(strings.Join(append([]string{i.MAC}, i.Addresses...), ", "), ", "))
+	}
 }
 
 func describeConditions(out io.Writer, conditions []state.Condition) {

@@ -30,8 +30,10 @@ const exitCodesHelp = `Every command ends with one of these exit codes:
        a hold that is honoured, a wait that ran out
   3    invalid input: a manifest, a flag, an unknown name
   4    a machine is degraded (from apply --wait and wait)
-  5    QEMU or QMP refused
+  5    QEMU, QMP or a guest's agent refused
   130  interrupted
+
+exec ends with the exit code of the command in the guest; see maqet exec --help.
 
 When several machines end differently, the code is the first that applies of
 130, 3, 5, 1, 4, 2, 0.
@@ -60,6 +62,7 @@ func (e *outcomeError) Error() string { return e.text }
 func exitCode(ctx context.Context, err error) int {
 	var (
 		outcome   *outcomeError
+		inGuest   *execError
 		usage     *usageError
 		many      manifest.Errors
 		one       *manifest.Error
@@ -72,6 +75,8 @@ func exitCode(ctx context.Context, err error) int {
 		return exitDone
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return exitInterrupted
+	case errors.As(err, &inGuest):
+		return inGuest.code
 	case errors.As(err, &outcome):
 		return outcome.code
 	case errors.As(err, &usage), errors.As(err, &many), errors.As(err, &one):

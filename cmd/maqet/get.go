@@ -28,6 +28,9 @@ func newGet(a *app) *cobra.Command {
 machine's QEMU is asked at that moment; one that does not answer is shown as
 Unresponsive and delays no other.
 
+Where the agent in a guest answers at once, -o wide, json and yaml have the guest's
+host name, addresses and system.
+
 With -w machines are printed, and then each again when it changes, until the
 command is interrupted. -o json then prints one object per line. A machine that
 is deleted is printed once more with the phase Deleted.`,
@@ -195,7 +198,7 @@ func printMachines(env environment, views []reconcile.View, wide bool) {
 
 func machineHeader(wide bool) []string {
 	if wide {
-		return []string{"NAME", "PHASE", "READY", "CPUS", "MEMORY", "RESTARTS", "UP", "PID", "MACHINE", "ACCEL", "QEMU", "OWNER", "NOTE"}
+		return []string{"NAME", "PHASE", "READY", "CPUS", "MEMORY", "RESTARTS", "UP", "PID", "MACHINE", "ACCEL", "QEMU", "HOSTNAME", "ADDRESSES", "OS", "OWNER", "NOTE"}
 	}
 	return []string{"NAME", "PHASE", "READY", "CPUS", "MEMORY", "RESTARTS", "UP", "NOTE"}
 }
@@ -229,7 +232,14 @@ func wideCells(v reconcile.View) []string {
 	if o := v.Status.Observed; o != nil {
 		machine, accel, version = orDash(o.MachineType), orDash(o.Accelerator), orDash(o.QEMUVersion)
 	}
-	return []string{pid, machine, accel, version, orDash(v.Machine.Owner)}
+	host, addresses, system := "-", "-", "-"
+	if g := v.Status.Guest; g != nil {
+		host, addresses = orDash(g.Hostname), orDash(strings.Join(g.Addresses, ","))
+		if g.OS != nil {
+			system = orDash(g.OS.Name)
+		}
+	}
+	return []string{pid, machine, accel, version, host, addresses, system, orDash(v.Machine.Owner)}
 }
 
 func orDash(s string) string {

@@ -92,6 +92,7 @@ func (w *watchGet) saw(s reconcile.Sighting) error {
 	if s.View == nil {
 		return w.gone(s.Name)
 	}
+	w.keepGuest(s.Name, s.View)
 	w.views[s.Name] = s.View
 	row := machineRow(w.env, *s.View, w.format.kind == "wide")
 	changed, err := w.differs(s.Name, *s.View, row)
@@ -103,6 +104,16 @@ func (w *watchGet) saw(s reconcile.Sighting) error {
 		return nil
 	}
 	return w.write(s.Name, *s.View)
+}
+
+// keepGuest keeps what the guest said when it does not answer this once: a busy agent is
+// no news of the machine.
+func (w *watchGet) keepGuest(name string, v *reconcile.View) {
+	before := w.views[name]
+	running := v.Status.Phase == reconcile.PhaseRunning && before != nil && before.Status.PID == v.Status.PID
+	if running && v.Status.Guest == nil && v.Observed.Guest != nil && v.Observed.Guest.Agent != nil && v.Observed.Guest.Agent.Open {
+		v.Status.Guest = before.Status.Guest
+	}
 }
 
 // gone prints once that a machine is no more.

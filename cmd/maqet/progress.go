@@ -39,7 +39,9 @@ type progress struct {
 // waiting is what one subject waits for.
 type waiting struct {
 	message string
-	since   time.Time
+	// amount says how far it is; nil when nobody knows.
+	amount func() string
+	since  time.Time
 	// told is true once the plain line was printed.
 	told bool
 }
@@ -101,6 +103,15 @@ func (p *progress) begin(subject, message string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.expect(subject, message)
+}
+
+// measure tells besides how far something is that was begun.
+func (p *progress) measure(subject string, amount func() string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w := p.waiting[subject]; w != nil {
+		w.amount = amount
+	}
 }
 
 // everything is the subject of what concerns no machine alone. It is over with
@@ -173,7 +184,11 @@ func (p *progress) show() {
 		switch {
 		case lasted < patience:
 		case p.screen != nil:
-			live = append(live, fmt.Sprintf("%s %s ... %ds", subject, w.message, int(lasted.Seconds())))
+			message := w.message
+			if w.amount != nil {
+				message += ", " + w.amount()
+			}
+			live = append(live, fmt.Sprintf("%s %s ... %ds", subject, message, int(lasted.Seconds())))
 		case !w.told:
 			w.told = true
 			fmt.Fprintf(p.env.err, "%s %s ...\n", subject, w.message)

@@ -60,6 +60,7 @@ func (p *Prober) Check(ctx context.Context, vm *manifest.VirtualMachine) (driver
 		if err := c.checkFirmware(p); err != nil {
 			return host, nil, err
 		}
+		c.checkGuestAgent()
 	}
 	if err := c.checkAccelerators(ctx, p); err != nil {
 		return host, nil, err
@@ -205,6 +206,18 @@ func (c *check) checkDevices() {
 		case needsSlot(d, c.host) && c.family() == driver.FamilyNone:
 			c.find(path, noPCIMessage(d.Driver, c.board.Name), noPCIHint)
 		}
+	}
+}
+
+// checkGuestAgent checks that the board has a place for the agent's port.
+func (c *check) checkGuestAgent() {
+	const path = "spec.guestAgent"
+	switch {
+	case c.vm.Spec.GuestAgent == nil:
+	case c.family() == driver.FamilyNone:
+		c.find(path, noPCIMessage(agentDriver, c.board.Name), noPCIHint)
+	case !c.host.Devices[agentDriver]:
+		c.find(path, fmt.Sprintf("%s was built without %s", c.host.Binary, agentDriver), "use another QEMU")
 	}
 }
 

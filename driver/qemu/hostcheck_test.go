@@ -41,6 +41,7 @@ func TestCheck_whatTheHostCannotDo_isFoundAtItsField(t *testing.T) {
 		{"PCI device without PCI", manifest.VirtualMachineSpec{Machine: isapc, Devices: []manifest.Device{{Name: "r", Driver: "e1000"}}}, "spec.devices[0].driver", "no PCI bus", "q35"},
 		{"nic model", manifest.VirtualMachineSpec{NICs: []manifest.NIC{{Name: "lan", Model: "e10000", User: &manifest.UserNet{}}}}, "spec.nics[0].model", "e10000", `"e1000"`},
 		{"nic without PCI", manifest.VirtualMachineSpec{Machine: isapc, NICs: []manifest.NIC{userNIC("lan")}}, "spec.nics[0].model", "no PCI bus", "q35"},
+		{"guest agent without PCI", manifest.VirtualMachineSpec{Machine: isapc, GuestAgent: &manifest.GuestAgent{}}, "spec.guestAgent", "no PCI bus", "q35"},
 		{"bridge", manifest.VirtualMachineSpec{NICs: []manifest.NIC{{Name: "lan", Bridge: &manifest.BridgeNet{Name: "br-none"}}}}, "spec.nics[0].bridge.name", "no bridge", "ip link add br-none type bridge"},
 		{"bridge that is none", manifest.VirtualMachineSpec{NICs: []manifest.NIC{{Name: "lan", Bridge: &manifest.BridgeNet{Name: "lo"}}}}, "spec.nics[0].bridge.name", "but no bridge", "port of"},
 		{"disk without PCI", manifest.VirtualMachineSpec{Machine: isapc, Disks: []manifest.Disk{sized("root")}}, "spec.disks[0]", "no PCI bus", "q35"},

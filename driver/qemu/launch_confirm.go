@@ -29,10 +29,10 @@ func (l *launch) confirm(ctx context.Context) (*talk, error) {
 	nc := l.conn
 	l.conn = nil // it is qmp's from here on
 	options := qmp.Options{Handshake: l.driver.timing.Start}
-	t, err := begin(ctx, func(calls ...*qmp.Call) (*qmp.Conn, error) { return qmp.New(ctx, nc, options, calls...) })
+	t, err := l.begin(ctx, func(calls ...*qmp.Call) (*qmp.Conn, error) { return qmp.New(ctx, nc, options, calls...) })
 	if errors.Is(err, qmp.ErrGreetedAgain) {
 		path := l.driver.layout.CLISocket(l.name)
-		t, err = begin(ctx, func(calls ...*qmp.Call) (*qmp.Conn, error) { return qmp.DialPipelined(ctx, path, options, calls...) })
+		t, err = l.begin(ctx, func(calls ...*qmp.Call) (*qmp.Conn, error) { return qmp.DialPipelined(ctx, path, options, calls...) })
 	}
 	if err != nil {
 		return nil, err
@@ -51,8 +51,8 @@ func (l *launch) confirm(ctx context.Context) (*talk, error) {
 
 // begin asks a QEMU on a new connection everything, and waits until it has said how
 // it is and who.
-func begin(ctx context.Context, connect func(...*qmp.Call) (*qmp.Conn, error)) (*talk, error) {
-	t := &talk{q: newQuestions(driver.DepthFull)}
+func (l *launch) begin(ctx context.Context, connect func(...*qmp.Call) (*qmp.Conn, error)) (*talk, error) {
+	t := &talk{q: newQuestions(driver.DepthFull, l.record)}
 	var err error
 	if t.conn, err = connect(t.q.all...); err != nil {
 		return nil, err

@@ -108,6 +108,8 @@ func (l *launch) openFile(ctx context.Context, file File) (*os.File, error) {
 		return listen(at.CLISocket(l.name))
 	case SerialListener:
 		return listen(at.SerialSocket(l.name))
+	case AgentListener:
+		return listen(at.AgentSocket(l.name))
 	case TPMControl:
 		var err error
 		if l.tpm, err = l.driver.prepareTPM(ctx, l.vm); err != nil {
@@ -209,7 +211,7 @@ const maxSocketPath = 107
 
 // checkSocketPaths refuses a run dir that is too deep for sockets.
 func (d *Driver) checkSocketPaths(name string) error {
-	for _, path := range []string{d.layout.QMPSocket(name), d.layout.CLISocket(name), d.layout.SerialSocket(name)} {
+	for _, path := range []string{d.layout.QMPSocket(name), d.layout.CLISocket(name), d.layout.SerialSocket(name), d.layout.AgentSocket(name)} {
 		if len(path) > maxSocketPath {
 			return fail("start", name,
 				fmt.Errorf("the socket path %s has %d bytes, and the kernel takes at most %d", path, len(path), maxSocketPath),

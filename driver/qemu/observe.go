@@ -49,6 +49,8 @@ type observation struct {
 	askedTwice bool
 	// reached tells that the guest's own address accepted a connection.
 	reached bool
+	// askAgent tells that the readiness probe is the guest's agent.
+	askAgent bool
 }
 
 // once looks once. It tells whether to look again.
@@ -103,7 +105,12 @@ func (o *observation) judge(ctx context.Context, l *look) (again bool) {
 	case standingOurs, standingLost:
 	}
 	o.hold(l)
-	return o.ask(ctx, l)
+	o.askAgent = false
+	again = o.ask(ctx, l)
+	if o.askAgent && !again {
+		o.agentReady(ctx)
+	}
+	return again
 }
 
 // hold notes which process it is.
@@ -142,7 +149,7 @@ func (o *observation) ask(ctx context.Context, l *look) (again bool) {
 		return false
 	}
 	defer leave()
-	q := newQuestions(o.depth)
+	q := newQuestions(o.depth, l.launched)
 	conn, err := qmp.DialPipelined(ctx, o.driver.layout.CLISocket(o.Name), qmp.Options{Handshake: o.driver.timing.Greeting}, q.all...)
 	if err != nil {
 		return o.spoiled(err) || o.silent(ctx, l, nil, err)
@@ -167,6 +174,7 @@ func (o *observation) hear(ctx context.Context, l *look, conn *qmp.Conn, guest *
 	o.Presence, o.Guest = driver.Alive, guest
 	o.Reason, o.Message, o.Hint = "", "", ""
 	o.aliveFiles(ctx)
+	o.Freeze = o.driver.frozen(ctx, o.Name, guest.UID)
 	if !l.confirmed && l.standing == standingOurs {
 		// Whoever started it was cut off before it could say so.
 		if err := o.driver.markConfirmed(o.Name); err != nil {

@@ -35,6 +35,8 @@ type questions struct {
 	drives  []blockDrive
 	devices []qomItem
 	jobs    []jobReply
+	// chardevs are asked for only when the machine may have an agent's port.
+	chardevs []chardev
 
 	// all are the questions in the order in which they are asked and answered. The
 	// uuid comes last: when that is the answer to the last question, no answer to
@@ -72,20 +74,24 @@ type jobReply struct {
 // peripherals is where QEMU has the devices that were given a name.
 const peripherals = "/machine/peripheral"
 
-// newQuestions are the questions of a depth.
-func newQuestions(depth driver.Depth) *questions {
+// newQuestions are the questions of a depth about a process with that launch record.
+func newQuestions(depth driver.Depth, launched *driver.Launched) *questions {
 	q := &questions{depth: depth}
 	q.state, q.who = qmp.NewCall("query-status", nil, &q.status), qmp.NewCall("query-uuid", nil, &q.uid)
+	q.all = []*qmp.Call{q.state}
+	if launched == nil || launched.Spec.GuestAgent != nil {
+		q.all = append(q.all, qmp.NewCall("query-chardev", nil, &q.chardevs))
+	}
 	if depth == driver.DepthBrief {
-		q.all = []*qmp.Call{q.state, q.who}
+		q.all = append(q.all, q.who)
 		return q
 	}
 	q.block = qmp.NewCall("query-block", nil, &q.drives)
-	q.all = []*qmp.Call{
-		q.state, q.block, qomList(peripherals, &q.devices), qmp.NewCall("query-jobs", nil, &q.jobs),
+	q.all = append(q.all,
+		q.block, qomList(peripherals, &q.devices), qmp.NewCall("query-jobs", nil, &q.jobs),
 		qomList("/", &q.root), qmp.NewCall("query-memory-size-summary", nil, &q.memory), qmp.NewCall("query-kvm", nil, &q.kvm),
 		q.cpus.call(), q.who,
-	}
+	)
 	return q
 }
 
@@ -136,6 +142,7 @@ func (q *questions) answers(ctx context.Context, d *Driver, conn *qmp.Conn) (*dr
 		return nil, err
 	}
 	g := &driver.Guest{RunState: q.status.Status, UID: q.uid.UUID, Version: greetingVersion(conn), Brief: q.depth == driver.DepthBrief}
+	g.Agent = agentPort(q.chardevs)
 	if g.Brief {
 		return g, nil
 	}
@@ -229,6 +236,9 @@ func (x *detail) ask(t tuned) (calls []*qmp.Call) {
 func (q *questions) details(ctx context.Context, d *Driver, conn *qmp.Conn, g *driver.Guest) error {
 	var calls []*qmp.Call
 	var all []*detail
+	if !slices.ContainsFunc(q.devices, func(i qomItem) bool { return i.Name == driver.AgentPort }) {
+		g.Agent = nil // somebody has unplugged it
+	}
 	for _, item := range q.devices {
 		kind, ok := item.kind()
 		switch {

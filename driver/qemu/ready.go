@@ -36,7 +36,7 @@ func sameProbe(a, b *manifest.Readiness) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
-	return reflect.DeepEqual(a.Serial, b.Serial) && reflect.DeepEqual(a.TCP, b.TCP)
+	return reflect.DeepEqual(a.Serial, b.Serial) && reflect.DeepEqual(a.TCP, b.TCP) && reflect.DeepEqual(a.GuestAgent, b.GuestAgent)
 }
 
 // latched tells whether the probe has succeeded before in this run of the guest.
@@ -65,19 +65,46 @@ func (o *observation) ready(ctx context.Context, conn *qmp.Conn) {
 	case latched(probe, o.Launched):
 		o.Ready = true
 		return
+	case probe.GuestAgent != nil:
+		// The agent is asked later, when others may ask QEMU again.
+		o.askAgent = true
+		return
 	}
 	ready, err := o.try(ctx, conn, probe)
 	if err != nil {
 		o.driver.log.LogAttrs(ctx, slog.LevelWarn, "readiness probe failed", slog.String("vm", o.Name), slog.Any("err", err))
 	}
+	o.isReady(ctx, probe, ready)
+}
+
+// isReady takes over what came of a probe, and remembers a success. The lock of the
+// cli socket is held.
+func (o *observation) isReady(ctx context.Context, probe *manifest.Readiness, ready bool) {
 	o.Ready = ready
 	if !ready || o.Launched == nil || !sameProbe(probe, o.Launched.Spec.Readiness) {
 		return
 	}
-	err = o.driver.updateLaunched(o.Name, o.Launched, func(l *driver.Launched) { l.ReadyAt = o.At.UTC() })
+	err := o.driver.updateLaunched(o.Name, o.Launched, func(l *driver.Launched) { l.ReadyAt = o.At.UTC() })
 	if err != nil {
 		o.driver.log.LogAttrs(ctx, slog.LevelWarn, "remembering readiness failed", slog.String("vm", o.Name), slog.Any("err", err))
 	}
+}
+
+// agentReady asks the guest's agent for a sign of life. No lock but the agent's own is
+// held, since a guest may take its time.
+func (o *observation) agentReady(ctx context.Context) {
+	port := o.Guest.Agent
+	if port == nil || !port.Open || o.Guest.RunState != runStateRunning || !o.driver.agentAnswers(ctx, o.Name) {
+		return
+	}
+	leave, err := o.driver.enter(ctx, o.Name)
+	if err != nil {
+		o.driver.log.LogAttrs(ctx, slog.LevelWarn, "remembering readiness failed", slog.String("vm", o.Name), slog.Any("err", err))
+		o.Ready = true
+		return
+	}
+	defer leave()
+	o.isReady(ctx, readiness(o.vm, o.Launched), true)
 }
 
 // runStateRunning is what query-status says while the vCPUs run.
@@ -104,7 +131,7 @@ func (o *observation) try(ctx context.Context, conn *qmp.Conn, probe *manifest.R
 		}
 		return o.driver.forwardOpen(ctx, conn, f)
 	default:
-		return false, fmt.Errorf("%w: it names neither serial nor tcp", errNoProbe)
+		return false, fmt.Errorf("%w: it names nothing to be tried", errNoProbe)
 	}
 }
 

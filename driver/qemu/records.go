@@ -227,8 +227,8 @@ func (d *Driver) removeRun(name string) error {
 	var errs []error
 	// The launch record goes first: without it the rest says nothing.
 	for _, path := range []string{
-		l.Launched(name), l.Confirmed(name), l.Intent(name), l.LastEvent(name), l.PIDFile(name),
-		l.QMPSocket(name), l.CLISocket(name), l.SerialSocket(name),
+		l.Launched(name), l.Confirmed(name), l.Intent(name), l.Frozen(name), l.LastEvent(name), l.PIDFile(name),
+		l.QMPSocket(name), l.CLISocket(name), l.SerialSocket(name), l.AgentSocket(name),
 	} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)

@@ -37,6 +37,8 @@ const (
 	CLIListener FileKind = "cli-listener"
 	// SerialListener is a listening socket at Layout.SerialSocket.
 	SerialListener FileKind = "serial-listener"
+	// AgentListener is a listening socket at Layout.AgentSocket.
+	AgentListener FileKind = "agent-listener"
 	// TPMControl is the end of a pair of sockets at whose other end is swtpm.
 	TPMControl FileKind = "tpm-control"
 	// Tap is a tap device on the bridge of a nic.
@@ -85,6 +87,7 @@ func Render(in RenderInput) (Command, error) {
 	r.disks()
 	r.nics()
 	r.devices()
+	r.guestAgent()
 	r.seed()
 	r.watchdog()
 	r.tpm()

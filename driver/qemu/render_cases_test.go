@@ -130,7 +130,7 @@ func props(pairs ...any) map[string]manifest.Scalar {
 
 // argvCases are all the cases: each feature alone, and together.
 func argvCases() []argvCase {
-	return slices.Concat(boardCases(), busCases(), provisioningCases(), deviceCases())
+	return slices.Concat(boardCases(), busCases(), agentCases(), provisioningCases(), deviceCases())
 }
 
 func boardCases() []argvCase {
@@ -186,6 +186,29 @@ func boardCases() []argvCase {
 				Serial: &manifest.Serial{},
 			}
 		}},
+	}
+}
+
+// agentCases are machines with a port for a guest agent, on each family of boards.
+func agentCases() []argvCase {
+	agent := func(s manifest.VirtualMachineSpec) func(string) manifest.VirtualMachineSpec {
+		return func(string) manifest.VirtualMachineSpec {
+			s.GuestAgent = &manifest.GuestAgent{}
+			return s
+		}
+	}
+	disk := []manifest.Disk{sized("root")}
+	return []argvCase{
+		{name: "agent", spec: agent(manifest.VirtualMachineSpec{Machine: q35(), Disks: disk})},
+		{name: "agent-pc", spec: agent(manifest.VirtualMachineSpec{Machine: &manifest.Machine{Type: "pc"}, Disks: disk})},
+		{name: "agent-virt", arm: true, spec: agent(manifest.VirtualMachineSpec{
+			Emulator: &manifest.Emulator{Binary: "qemu-system-aarch64"}, Machine: &manifest.Machine{Type: "virt"}, CPU: &manifest.CPU{Model: "max"}, Disks: disk,
+		})},
+		// What comes later does not move it.
+		{
+			name: "agent-disk-added", earlier: agent(manifest.VirtualMachineSpec{Machine: q35(), Disks: disk}),
+			spec: agent(manifest.VirtualMachineSpec{Machine: q35(), Disks: append(disk, sized("data"))}),
+		},
 	}
 }
 

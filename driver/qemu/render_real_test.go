@@ -130,7 +130,7 @@ func openFiles(t testing.TB, in RenderInput, files []File) ([]*os.File, net.Conn
 	t.Helper()
 	name := in.VM.Metadata.Name
 	paths := map[FileKind]string{
-		QMPListener: in.Layout.QMPSocket(name), CLIListener: in.Layout.CLISocket(name), SerialListener: in.Layout.SerialSocket(name),
+		QMPListener: in.Layout.QMPSocket(name), CLIListener: in.Layout.CLISocket(name), SerialListener: in.Layout.SerialSocket(name), AgentListener: in.Layout.AgentSocket(name),
 	}
 	var opened []*os.File
 	for _, f := range files {
@@ -139,7 +139,7 @@ func openFiles(t testing.TB, in RenderInput, files []File) ([]*os.File, net.Conn
 			opened = append(opened, openTap(t))
 		case TPMControl:
 			opened = append(opened, openTPM(t))
-		case QMPListener, CLIListener, SerialListener:
+		case QMPListener, CLIListener, SerialListener, AgentListener:
 			opened = append(opened, listenFile(t, paths[f.Kind]))
 		default:
 			t.Fatalf("unknown kind of descriptor %q", f.Kind)

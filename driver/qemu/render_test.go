@@ -125,6 +125,7 @@ func TestRender_impossible_isRefusedAtTheField(t *testing.T) {
 		{name: "nvme without PCI", spec: manifest.VirtualMachineSpec{Machine: isapc, Disks: []manifest.Disk{onBus("root", manifest.BusNVMe)}}, path: "spec.disks[0]", says: "no PCI bus"},
 		{name: "usb without PCI", spec: manifest.VirtualMachineSpec{Machine: isapc, Disks: []manifest.Disk{onBus("root", manifest.BusUSB)}}, path: "spec.disks[0]", says: "no PCI bus"},
 		{name: "cdrom without PCI", spec: manifest.VirtualMachineSpec{Machine: isapc, Disks: []manifest.Disk{{Name: "cd", Media: manifest.MediaCDROM}}}, path: "spec.disks[0]", says: "no PCI bus"},
+		{name: "agent without PCI", spec: manifest.VirtualMachineSpec{Machine: isapc, GuestAgent: &manifest.GuestAgent{}}, path: "spec.guestAgent", says: "no PCI bus"},
 		{name: "hotplug ports on pc", spec: manifest.VirtualMachineSpec{Machine: &manifest.Machine{Type: "pc", HotplugPorts: 1}}, path: "spec.machine.hotplugPorts", says: "no PCI Express"},
 		{name: "too many hotplug ports", spec: manifest.VirtualMachineSpec{Machine: &manifest.Machine{Type: "q35", HotplugPorts: 160}, Disks: []manifest.Disk{sized("root")}}, path: "spec.machine.hotplugPorts", says: "at most 159"},
 		{name: "machine property that is two", spec: manifest.VirtualMachineSpec{Machine: &manifest.Machine{Type: "q35", Properties: props("hpet=off,smm", "on")}}, path: "spec.machine.properties.hpet=off,smm", says: "no machine property"},

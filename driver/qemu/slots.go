@@ -74,6 +74,9 @@ func placements(vm *manifest.VirtualMachine, family driver.BusFamily, host drive
 	if w := vm.Spec.Watchdog; w != nil && w.Model == manifest.WatchdogI6300ESB {
 		all = append(all, placement{driver.WatchdogDevice, "spec.watchdog.model", kind})
 	}
+	if vm.Spec.GuestAgent != nil {
+		all = append(all, placement{driver.AgentController, "spec.guestAgent", kind})
+	}
 	for _, c := range controllers(vm) {
 		all = append(all, placement{c.id, c.path, kind})
 	}

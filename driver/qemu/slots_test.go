@@ -158,6 +158,9 @@ func drawSpec(t *rapid.T, board string) manifest.VirtualMachineSpec {
 			s.Devices = append(s.Devices, manifest.Device{Name: name, Driver: "pvpanic"})
 		}
 	}
+	if rapid.Bool().Draw(t, "agent") {
+		s.GuestAgent = &manifest.GuestAgent{}
+	}
 	return s
 }
 

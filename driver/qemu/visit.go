@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/driver/qga"
 	"github.com/maqet/maqet/driver/qmp"
 	"github.com/maqet/maqet/internal/filelock"
 )
@@ -181,7 +182,8 @@ func fail(op, name string, err error, hint string) error {
 		return err
 	}
 	var refused *qmp.Error
-	e := &driver.LifecycleError{VM: name, Op: op, Err: err, Hint: hint, Refused: errors.As(err, &refused)}
+	var declined *qga.Error
+	e := &driver.LifecycleError{VM: name, Op: op, Err: err, Hint: hint, Refused: errors.As(err, &refused) || errors.As(err, &declined)}
 	var record *RecordError
 	var user *AccountError
 	switch {

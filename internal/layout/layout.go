@@ -172,6 +172,9 @@ func (l Layout) Confirmed(vm string) string { return filepath.Join(l.RunDir(vm),
 // Intent is what was begun and is not yet observed.
 func (l Layout) Intent(vm string) string { return filepath.Join(l.RunDir(vm), "intent.json") }
 
+// Frozen says that the guest's file systems were frozen and not thawed since.
+func (l Layout) Frozen(vm string) string { return filepath.Join(l.RunDir(vm), "frozen.json") }
+
 // LastEvent is what QEMU said of its own end to whoever listened.
 func (l Layout) LastEvent(vm string) string { return filepath.Join(l.RunDir(vm), "last-event.json") }
 
@@ -183,6 +186,9 @@ func (l Layout) CLISocket(vm string) string { return filepath.Join(l.RunDir(vm),
 
 // SerialSocket is the guest's serial line.
 func (l Layout) SerialSocket(vm string) string { return filepath.Join(l.RunDir(vm), "serial.sock") }
+
+// AgentSocket is the port of the guest's agent.
+func (l Layout) AgentSocket(vm string) string { return filepath.Join(l.RunDir(vm), "qga.sock") }
 
 // LockDir holds all lock files, which are never unlinked.
 func (l Layout) LockDir() string { return filepath.Join(l.Run, "locks") }
@@ -199,6 +205,10 @@ func (l Layout) CLILock(vm string) string { return l.lock("cli-" + vm) }
 
 // QMPLock is held while connected to QMPSocket.
 func (l Layout) QMPLock(vm string) string { return l.lock("qmp-" + vm) }
+
+// AgentLock is held while connected to AgentSocket, and for as long as the guest's
+// file systems are frozen.
+func (l Layout) AgentLock(vm string) string { return l.lock("qga-" + vm) }
 
 // DatabaseLock is held for one transaction.
 func (l Layout) DatabaseLock() string { return l.lock("db") }

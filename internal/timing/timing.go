@@ -14,6 +14,16 @@ type Table struct {
 	Query time.Duration `flag:"query"`
 	// Connect is how long a readiness probe may take to connect to a guest's address.
 	Connect time.Duration `flag:"connect"`
+	// Agent is how long a guest's agent may be silent when it was asked something.
+	Agent time.Duration `flag:"agent"`
+	// AgentVisit is how long one visit to a guest's agent may last altogether, such as
+	// one that fetches what a program wrote.
+	AgentVisit time.Duration `flag:"agent-visit"`
+	// AgentLook is how long a look at a machine waits for its guest's agent, and a try
+	// of a readiness probe.
+	AgentLook time.Duration `flag:"agent-look"`
+	// Freeze is how long a guest may take to write out and freeze its file systems.
+	Freeze time.Duration `flag:"freeze"`
 	// Events is how long a line of the journal may wait to be written before it
 	// is given up: no action waits longer for its own trace.
 	Events time.Duration `flag:"events"`
@@ -62,6 +72,7 @@ func Default() Table {
 		Greeting: 3 * time.Second,
 		Query:    5 * time.Second,
 		Connect:  time.Second,
+		Agent:    5 * time.Second,
 		Events:   time.Second,
 		Look:     2 * time.Second,
 		Bus:      3 * time.Second,
@@ -75,6 +86,10 @@ func Default() Table {
 		Snapshot: 5 * time.Minute,
 		Stall:    30 * time.Second,
 		Pull:     24 * time.Hour,
+
+		AgentLook:  time.Second,
+		AgentVisit: 2 * time.Minute,
+		Freeze:     30 * time.Second,
 
 		Backoff:      time.Second,
 		BackoffMax:   5 * time.Minute,

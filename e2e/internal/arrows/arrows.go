@@ -22,10 +22,11 @@ const anything = "*"
 // longest name that is its path or a folder above it. Every room may import itself.
 func allowed() map[string][]string {
 	return map[string][]string{
-		"cmd":         {"reconcile", "state", "driver", "driver/qmp", "driver/disk", "driver/qemu", "manifest", "internal"},
+		"cmd":         {"reconcile", "state", "driver", "driver/qmp", "driver/qga", "driver/disk", "driver/qemu", "manifest", "internal"},
 		"reconcile":   {"state", "driver", "manifest", "internal"},
-		"driver/qemu": {"driver", "driver/qmp", "driver/disk", "manifest", "internal"},
+		"driver/qemu": {"driver", "driver/qmp", "driver/qga", "driver/disk", "manifest", "internal"},
 		"driver/qmp":  {"driver", "manifest", "internal"},
+		"driver/qga":  {"internal"},
 		"driver/disk": {"driver", "manifest", "internal"},
 		"driver":      {"manifest", "internal"},
 		"state":       {"manifest", "internal"},

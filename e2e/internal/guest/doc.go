@@ -38,6 +38,8 @@
 //	maqet.reboot[=S]    reboots itself
 //	maqet.panic[=S]     panics; the kernel's own panic=N decides what follows
 //
+// [AgentPath] is the same guest with Debian's qemu-guest-agent in it.
+//
 // # Caveats
 //
 // Only amd64 hosts with Debian's package archive can build it. The cloud kernel
