@@ -45,7 +45,8 @@ spec:
 	}) {
 		t.Fatalf("no snapshot was taken:\n%s", h.Must(t, 0, "events", "web"))
 	}
-	if out := h.Must(t, 0, "events", "web"); !strings.Contains(out, "SnapshotDue") {
-		t.Errorf("no event tells that it was due:\n%s", out)
+	// The watch tells of a step when it is done, which is after the object is there.
+	if !host.Eventually(host.Settle, func() bool { return strings.Contains(h.Must(t, 0, "events", "web"), "SnapshotDue") }) {
+		t.Errorf("no event tells that it was due:\n%s", h.Must(t, 0, "events", "web"))
 	}
 }
