@@ -29,6 +29,32 @@ func (e *LifecycleError) Error() string {
 // Unwrap is the cause.
 func (e *LifecycleError) Unwrap() error { return e.Err }
 
+// StartError is a QEMU that ended, or had to be ended, before it answered. No
+// process is left of it, and nothing in the machine's run dir.
+type StartError struct {
+	// Exit is how it ended, such as "exit status 1".
+	Exit string
+	// LastLine is the last line it wrote on stderr; may be empty.
+	LastLine string
+	// Err says why it was ended; nil when it ended by itself.
+	Err error
+}
+
+// Error is why QEMU was ended, or else its own last line and how it ended.
+func (e *StartError) Error() string {
+	switch {
+	case e.Err != nil:
+		return e.Err.Error()
+	case e.LastLine == "":
+		return "QEMU ended with " + e.Exit + " before it answered, and said nothing"
+	default:
+		return e.LastLine + " (QEMU ended with " + e.Exit + ")"
+	}
+}
+
+// Unwrap is why QEMU was ended.
+func (e *StartError) Unwrap() error { return e.Err }
+
 // ErrUnresponsive is wrapped when a machine's QEMU does not answer.
 var ErrUnresponsive = errors.New("QEMU does not answer")
 

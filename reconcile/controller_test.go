@@ -282,6 +282,43 @@ func TestController_crashLoop_backsOffAndIsForgivenLater(t *testing.T) {
 	})
 }
 
+// TestController_startRefused_backsOff is a QEMU that does not come up: nothing is
+// left of it, and the next try waits all the same.
+func TestController_startRefused_backsOff(t *testing.T) {
+	controlled(t, nil, ApplyOptions{}, func(w *simWorld) {
+		refused := &driver.StartError{Exit: "exit status 1", LastLine: "no such property"}
+		w.host.set(func() {
+			w.host.fail["a start"] = &driver.LifecycleError{VM: "a", Op: "start", Refused: true, Err: refused}
+		})
+		w.put("a.yaml", newVM("a"))
+		w.passes(500 * time.Millisecond)
+		for i, wait := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second} {
+			if got := w.count("a start"); got != i+1 {
+				t.Errorf("failure %d: started %d times", i+1, got)
+			}
+			if got := w.told().Phases[PhaseCrashLoopBackOff]; got != 1 {
+				t.Errorf("failure %d: %+v", i+1, w.told().Phases)
+			}
+			m := w.records()["a"]
+			if last := m.LastTermination; m.Failures != i+1 || last == nil || last.LastLine != "no such property" || last.Cause != driver.EndStartFailed {
+				t.Errorf("failure %d: %d failures, %+v", i+1, m.Failures, last)
+				return
+			}
+			w.passes(time.Until(m.NotBefore) - time.Millisecond)
+			if got := w.count("a start"); got != i+1 {
+				t.Errorf("failure %d: tried again before %s", i+1, wait)
+			}
+			if got := m.NotBefore.Sub(m.LastTermination.At); got != wait {
+				t.Errorf("failure %d: waits %s, want %s", i+1, got, wait)
+			}
+			w.passes(200 * time.Millisecond)
+		}
+		w.host.set(func() { clear(w.host.fail) })
+		w.passes(time.Minute)
+		w.expectRuns("a")
+	})
+}
+
 func TestController_completed_lastsOverRestarts(t *testing.T) {
 	controlled(t, []string{"a"}, ApplyOptions{}, func(w *simWorld) {
 		w.crash("a", driver.EndGuest)

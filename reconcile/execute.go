@@ -149,7 +149,7 @@ func (x *execution) imaging() time.Duration {
 
 // recordEnd writes down how the process ended before what tells of it is cleared.
 func (x *execution) recordEnd(ctx context.Context) error {
-	note := func(m *state.Machine) { ended(m, &x.obs, x.run.opt) }
+	note := func(m *state.Machine) { ended(m, terminationOf(m, &x.obs), x.run.opt) }
 	if err := x.run.update(ctx, note); err != nil {
 		return err
 	}
@@ -196,10 +196,12 @@ func (x *execution) start(ctx context.Context, s Step) error {
 	if s.Snapshot != "" {
 		return x.startFrom(ctx, s, s.from(&x.obs))
 	}
+	at := e.cfg.Now()
 	began, err := e.cfg.Ports.Power.Start(ctx, driver.StartRequest{
 		VM: x.want.vm(), Generation: x.want.Machine.Generation, Paused: s.Paused,
 	})
 	if err != nil {
+		x.refused(at, err)
 		return err
 	}
 	x.began = began
@@ -209,6 +211,20 @@ func (x *execution) start(ctx context.Context, s Step) error {
 		forgive(x.want.Machine)
 	}
 	return nil
+}
+
+// refused counts a QEMU that did not come up: it left nothing behind by which a
+// later look would know of it.
+func (x *execution) refused(at time.Time, err error) {
+	var failed *driver.StartError
+	if !errors.As(err, &failed) {
+		return // No QEMU was run.
+	}
+	e, m := x.run.e, x.want.Machine
+	ended(m, &state.Termination{
+		Cause: driver.EndStartFailed, At: e.cfg.Now(), Boot: e.cfg.BootID, Exit: failed.Exit, LastLine: failed.LastLine,
+		StartedAt: at, Generation: m.Generation,
+	}, x.run.opt)
 }
 
 // stop writes the stage with its deadline before it is begun, so that whoever

@@ -81,7 +81,7 @@ func (s *scene) down(cause driver.EndCause) *scene {
 
 // recorded takes the end into the record.
 func (s *scene) recorded() *scene {
-	ended(s.want.Machine, &s.obs, s.opt)
+	ended(s.want.Machine, terminationOf(s.want.Machine, &s.obs), s.opt)
 	s.do(Step{Kind: StepRecordEnd})
 	return s
 }

@@ -149,7 +149,7 @@ func (m *model) doRecord(s Step) {
 func (m *model) pass(p Plan) {
 	for _, s := range p.Steps {
 		if s.Kind == StepRecordEnd {
-			ended(m.want.Machine, &m.obs, m.opt)
+			ended(m.want.Machine, terminationOf(m.want.Machine, &m.obs), m.opt)
 		}
 		m.do(s)
 	}

@@ -70,9 +70,8 @@ func (o Options) backoff(failures int) time.Duration {
 // ended notes how the last process ended, and what that means for the next
 // try. Noting the same end a second time changes nothing, since whoever noted
 // it may have been killed before it was cleared.
-func ended(m *state.Machine, obs *driver.Observed, opt Options) {
+func ended(m *state.Machine, t *state.Termination, opt Options) {
 	opt = opt.withDefaults()
-	t := terminationOf(m, obs)
 	if noted(m, t) {
 		return
 	}
@@ -129,7 +128,7 @@ func nextTry(rec *state.Machine, obs *driver.Observed, opt Options, now time.Tim
 	opt = opt.withDefaults()
 	m := *rec
 	if obs.Ended != nil {
-		ended(&m, obs, opt)
+		ended(&m, terminationOf(&m, obs), opt)
 	}
 	if t := m.LastTermination; t != nil && now.Before(t.At) {
 		return now, m.Failures

@@ -136,10 +136,10 @@ func TestBackoff_failuresInARow_doublesUpToTheMost(t *testing.T) {
 
 func TestEnded_recordedTwice_countsOnce(t *testing.T) {
 	s := newScene().up().down(driver.EndCrash)
-	ended(s.want.Machine, &s.obs, s.opt)
+	ended(s.want.Machine, terminationOf(s.want.Machine, &s.obs), s.opt)
 	first := *s.want.Machine
 	s.obs.Ended.At = s.obs.Ended.At.Add(time.Minute) // A crash is dated by who finds it.
-	ended(s.want.Machine, &s.obs, s.opt)
+	ended(s.want.Machine, terminationOf(s.want.Machine, &s.obs), s.opt)
 	if s.want.Machine.Failures != 1 || !s.want.Machine.NotBefore.Equal(first.NotBefore) {
 		t.Errorf("%d failures, not before %s", s.want.Machine.Failures, s.want.Machine.NotBefore)
 	}
@@ -196,7 +196,7 @@ func TestRestartLaws_anyEnds_hold(t *testing.T) {
 			}
 			endedAt := s.now
 			if rapid.Bool().Draw(t, "controller dies before it is cleared") {
-				ended(s.want.Machine, &s.obs, s.opt)
+				ended(s.want.Machine, terminationOf(s.want.Machine, &s.obs), s.opt)
 			}
 			s.pass(s.plan())
 			switch verdictOf(p, cause) {
@@ -251,7 +251,7 @@ func TestNextTry_recordStandsOverTheReadersTable(t *testing.T) {
 			s.opt.Supervise = true
 			watch := s.opt
 			watch.Backoff, watch.BackoffMax = time.Hour, time.Hour
-			ended(s.want.Machine, &s.obs, watch)
+			ended(s.want.Machine, terminationOf(s.want.Machine, &s.obs), watch)
 			s.do(Step{Kind: StepRecordEnd})
 			s.now = s.want.Machine.LastTermination.At.Add(c.after)
 			if diff := cmp.Diff(c.want, summary(s.plan())); diff != "" {

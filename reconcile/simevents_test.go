@@ -218,7 +218,12 @@ func (w *simWorld) events() map[string]func() {
 		"deaf":       func() { name := w.pick(); w.host.set(func() { w.host.deaf[name] = !w.host.deaf[name] }) },
 		"start fails": func() {
 			name := w.pick()
-			w.host.set(func() { w.host.fail[name+" start"] = errors.New("no such device") })
+			// The host refuses before a QEMU is run, or QEMU itself does.
+			var err error = &driver.StartError{Exit: "exit status 1", LastLine: "no such device"}
+			if w.rnd.IntN(2) == 0 {
+				err = errors.New("no such file")
+			}
+			w.host.set(func() { w.host.fail[name+" start"] = err })
 		},
 		"starts work": func() { w.host.set(func() { clear(w.host.fail) }) },
 		"disk full":   func() { w.disk.setFail(errors.New("no space left on device")) },

@@ -41,7 +41,8 @@ A file that breaks changes nothing: its machines stay as they were last applied,
 and "maqet get" says so. A folder that vanishes or cannot be read stops nobody.
 
 On SIGTERM the guests run on, and the next watch, or any other command, finds
-them again; with --stop-guests they are asked to power off first. SIGHUP looks at
+them again; with --stop-guests all are asked to power off first, each as its
+spec.shutdown says, and watch ends when the last one has. SIGHUP looks at
 everything again. Under systemd it says when it is ready and how it is, and keeps
 the watchdog fed.`,
 		Example: `  maqet watch /etc/maqet/vms
@@ -54,6 +55,7 @@ the watchdog fed.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			collectSoon()
 			if err := flags.apply.check(); err != nil {
 				return err
 			}

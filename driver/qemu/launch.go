@@ -13,22 +13,6 @@ import (
 	"github.com/maqet/maqet/manifest"
 )
 
-// StartError is a QEMU that ended before it answered.
-type StartError struct {
-	// Exit is how it ended, such as "exit status 1".
-	Exit string
-	// LastLine is the last line it wrote on stderr; may be empty.
-	LastLine string
-}
-
-// Error is QEMU's own last line, and how it ended.
-func (e *StartError) Error() string {
-	if e.LastLine == "" {
-		return "QEMU ended with " + e.Exit + " before it answered, and said nothing"
-	}
-	return fmt.Sprintf("%s (QEMU ended with %s)", e.LastLine, e.Exit)
-}
-
 // Start starts a machine and returns when its QEMU has answered query-status. The
 // caller holds the machine's lock.
 //
@@ -187,17 +171,19 @@ func (l *launch) fail(ctx context.Context, cause error) error {
 // given is the end of the caller's context, who wants no answer any more.
 func (l *launch) verdict(ctx context.Context, given error, ended bool, cause error) error {
 	d := l.driver
+	last := lastLine(d.layout.QEMULog(l.name), l.record.LogOffset)
 	switch {
 	case ended:
-		last := lastLine(d.layout.QEMULog(l.name), l.record.LogOffset)
 		return &driver.LifecycleError{
-			VM: l.name, Op: "start", Refused: true, Err: &StartError{Exit: l.child.words(), LastLine: last}, Hint: l.advice(ctx),
+			VM: l.name, Op: "start", Refused: true, Err: &driver.StartError{Exit: l.child.words(), LastLine: last}, Hint: l.advice(ctx),
 		}
 	case given != nil:
 		return fail("start", l.name, fmt.Errorf("given up before QEMU answered: %w", given), "apply again")
 	case errors.Is(cause, context.DeadlineExceeded):
-		return fail("start", l.name,
-			fmt.Errorf("%w within %s; it was ended", driver.ErrUnresponsive, d.timing.Start), "allow more time with --timeouts start=DURATION")
+		return fail("start", l.name, &driver.StartError{
+			Exit: l.child.words(), LastLine: last,
+			Err: fmt.Errorf("%w within %s; it was ended", driver.ErrUnresponsive, d.timing.Start),
+		}, "allow more time with --timeouts start=DURATION")
 	default:
 		return cause
 	}

@@ -112,7 +112,7 @@ func TestStart_badDevice_saysQEMUsLastWordsAndLeavesNothing(t *testing.T) {
 	})
 	err := r.tryStart(vm, false)
 	var life *driver.LifecycleError
-	var start *StartError
+	var start *driver.StartError
 	if !errors.As(err, &life) || !errors.As(err, &start) {
 		t.Fatalf("Start = %v, want a LifecycleError with a StartError", err)
 	}

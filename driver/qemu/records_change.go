@@ -80,15 +80,13 @@ func (d *Driver) writeIdentity(name string, id driver.Identity) error {
 	if err != nil {
 		return fmt.Errorf("encode the identity: %w", err)
 	}
-	if err := durable.WriteFile(d.layout.Identity(name), append(text, '\n'), 0); err != nil {
-		return err
-	}
+	// The disk is asked for all at once: a start waits for it.
+	parents := make(chan error, 2)
 	for _, parent := range []string{filepath.Dir(dir), d.layout.State} {
-		if err := durable.SyncDir(parent); err != nil {
-			return err
-		}
+		go func() { parents <- durable.SyncDir(parent) }()
 	}
-	return nil
+	err = durable.WriteFile(d.layout.Identity(name), append(text, '\n'), 0)
+	return errors.Join(err, <-parents, <-parents)
 }
 
 // Render makes the command line that a machine would be started with, from its
