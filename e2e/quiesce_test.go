@@ -76,7 +76,9 @@ func (f *freezing) killedFrozen(tag string) bool {
 	if err := cmd.Process.Kill(); err != nil && cmd.ProcessState == nil {
 		f.t.Fatal(err)
 	}
-	_ = <-ended // it was killed
+	if err := <-ended; err == nil {
+		f.t.Logf("snapshot %s was over before it was killed", tag)
+	}
 	if err := lock.Unlock(); err != nil {
 		f.t.Fatal(err)
 	}
