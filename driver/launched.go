@@ -88,6 +88,9 @@ type Intent struct {
 type SnapshotIntent struct {
 	Tag    string                  `json:"tag"`
 	Method manifest.SnapshotMethod `json:"method"`
+	// Quiesce says whether the guest's file systems are frozen meanwhile; empty is
+	// IfAvailable.
+	Quiesce manifest.Quiesce `json:"quiesce,omitempty"`
 	// Job is QEMU's job id.
 	Job string `json:"job"`
 }

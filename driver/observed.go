@@ -311,8 +311,12 @@ type SnapshotRecord struct {
 	UID     string                  `json:"uid"`
 	Method  manifest.SnapshotMethod `json:"method"`
 	Taken   time.Time               `json:"taken"`
-	// Consistency is Stopped, Paused or CrashConsistent, or Memory for Full.
+	// Consistency is Stopped, Paused, Quiesced or CrashConsistent, or Memory for Full.
 	Consistency string `json:"consistency"`
+	// NotQuiesced is why a CrashConsistent one is not Quiesced.
+	NotQuiesced string `json:"notQuiesced,omitempty"`
+	// Frozen is how many file systems were frozen for a Quiesced one.
+	Frozen int `json:"frozen,omitempty"`
 	// Disks are those the snapshot is on; Without lists drives that are not in it.
 	Disks   []string `json:"disks"`
 	Without []string `json:"without,omitempty"`

@@ -90,7 +90,7 @@ func fullMachine() *VirtualMachine {
 			GuestAgent: &GuestAgent{},
 			Shutdown:   &Shutdown{Methods: []ShutdownMethod{ShutdownACPI}},
 			Readiness:  &Readiness{Serial: &SerialReadiness{Match: "x"}, TCP: &TCPReadiness{Port: 1}, GuestAgent: &AgentReadiness{}},
-			Snapshots:  &Snapshots{Schedule: "@daily", TimeZone: "UTC", Method: SnapshotDisk, Keep: &Keep{Last: 1, Hourly: 1, Daily: 1, Weekly: 1, Monthly: 1}},
+			Snapshots:  &Snapshots{Schedule: "@daily", TimeZone: "UTC", Method: SnapshotDisk, Quiesce: QuiesceRequired, Keep: &Keep{Last: 1, Hourly: 1, Daily: 1, Weekly: 1, Monthly: 1}},
 			OnDelete:   &OnDelete{},
 		},
 	}
@@ -99,7 +99,7 @@ func fullMachine() *VirtualMachine {
 func TestPathsOf_kinds_listsEveryLeaf(t *testing.T) {
 	want := []string{
 		"apiVersion", "kind", "metadata.annotations", "metadata.labels", "metadata.name",
-		"spec.deadline", "spec.method", "spec.onDelete", "spec.virtualMachine",
+		"spec.deadline", "spec.method", "spec.onDelete", "spec.quiesce", "spec.virtualMachine",
 	}
 	if diff := cmp.Diff(want, PathsOf(reflect.TypeFor[Snapshot]())); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)

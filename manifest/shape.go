@@ -105,6 +105,8 @@ func enumOf(t reflect.Type) *enum {
 		}}
 	case reflect.TypeFor[SnapshotMethod]():
 		return &enum{allowed: []string{string(SnapshotDisk), string(SnapshotFull)}}
+	case reflect.TypeFor[Quiesce]():
+		return &enum{allowed: []string{string(QuiesceRequired), string(QuiesceIfAvailable), string(QuiesceNever)}}
 	case reflect.TypeFor[SnapshotPolicy]():
 		return &enum{allowed: []string{string(SnapshotKeep), string(SnapshotDelete)}}
 	default:

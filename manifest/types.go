@@ -450,6 +450,8 @@ type Snapshots struct {
 	// Method is Disk or Full. Absent: Disk. Of a machine that is stopped it is always
 	// Disk, and only when the machine has run since the last one.
 	Method SnapshotMethod `json:"method,omitempty"`
+	// Quiesce is as in a Snapshot object. Absent: IfAvailable.
+	Quiesce Quiesce `json:"quiesce,omitempty"`
 	// Keep says which of them stay. Absent: all.
 	Keep *Keep `json:"keep,omitempty"`
 }
@@ -484,6 +486,21 @@ const (
 	SnapshotFull SnapshotMethod = "Full"
 )
 
+// Quiesce says whether a guest's file systems are frozen by its agent while a Disk
+// snapshot of it is taken as it runs. A machine that is paused or stopped, and a Full
+// snapshot, which has the guest's memory, need no freeze, whatever it says.
+type Quiesce string
+
+// The ways to quiesce. Absent: IfAvailable.
+const (
+	// QuiesceRequired takes no snapshot without a freeze.
+	QuiesceRequired Quiesce = "Required"
+	// QuiesceIfAvailable freezes where an agent can, and says why where not.
+	QuiesceIfAvailable Quiesce = "IfAvailable"
+	// QuiesceNever asks no agent.
+	QuiesceNever Quiesce = "Never"
+)
+
 // SnapshotPolicy says what happens to the data when the object is removed.
 type SnapshotPolicy string
 
@@ -499,6 +516,8 @@ type SnapshotSpec struct {
 	VirtualMachine string `json:"virtualMachine"`
 	// Method is Disk or Full. Absent: Disk.
 	Method SnapshotMethod `json:"method,omitempty"`
+	// Quiesce is Required, IfAvailable or Never. Absent: IfAvailable.
+	Quiesce Quiesce `json:"quiesce,omitempty"`
 	// Deadline is how long taking it may last. Absent: 5m.
 	Deadline Duration `json:"deadline,omitempty"`
 	// OnDelete is Keep or Delete. Absent: Keep.

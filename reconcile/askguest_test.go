@@ -21,7 +21,7 @@ func TestViews_guestAgent_isAskedOnlyWhereOneListens(t *testing.T) {
 	}{
 		{"it listens", driver.DepthFull, func(m *simMachine) { m.obs.Guest.Agent.Open = true }, true},
 		{"only little is looked at", driver.DepthBrief, func(m *simMachine) { m.obs.Guest.Agent.Open = true }, false},
-		{"no agent", driver.DepthFull, func(*simMachine) {}, false},
+		{"no agent", driver.DepthFull, func(m *simMachine) { m.hears(false) }, false},
 		{"paused", driver.DepthFull, func(m *simMachine) { m.obs.Guest.Agent.Open, m.obs.Guest.RunState = true, runPaused }, false},
 		{"frozen", driver.DepthFull, func(m *simMachine) {
 			m.obs.Guest.Agent.Open, m.obs.Freeze = true, &driver.Freeze{Held: true}

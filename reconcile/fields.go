@@ -131,6 +131,7 @@ var fieldTable = []Field{
 	{Path: "spec.snapshots.schedule", Class: ClassNone, Seen: SeenController},
 	{Path: "spec.snapshots.timeZone", Class: ClassNone, Seen: SeenController},
 	{Path: "spec.snapshots.method", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.snapshots.quiesce", Class: ClassNone, Seen: SeenController},
 	{Path: "spec.snapshots.keep.last", Class: ClassNone, Seen: SeenController},
 	{Path: "spec.snapshots.keep.hourly", Class: ClassNone, Seen: SeenController},
 	{Path: "spec.snapshots.keep.daily", Class: ClassNone, Seen: SeenController},

@@ -127,6 +127,9 @@ func (w *walker) laws(p Plan) {
 		kinds[s.Kind]++
 		w.stepLaws(s)
 	}
+	if f, g := obs.Freeze, obs.Guest; kinds[StepTakeSnapshot] > 0 && f != nil && !f.Held && g != nil && g.RunState == runRunning {
+		w.t.Fatalf("a snapshot is taken before what was left frozen is thawed")
+	}
 	unsure := obs.Presence == driver.Unknown || obs.Presence == driver.Unresponsive
 	for _, k := range []StepKind{StepStart, StepThaw, StepAgentShutdown, StepPowerdown, StepQuit, StepForget, StepDeleteSnapshot, StepTakeSnapshot, StepCreateDisk, StepPause, StepResume, StepLoadSnapshot, StepRevertDisks} {
 		if unsure && kinds[k] > 0 {
@@ -158,6 +161,10 @@ func (w *walker) stepLaws(s Step) {
 	rec, in := w.want.Machine, w.obs.Intent
 	if s.DeleteDisks && !rec.Deleting.DeleteDisks && (rec.Object.Spec.OnDelete == nil || rec.Object.Spec.OnDelete.Disks != manifest.DisksDelete) {
 		w.t.Fatalf("disks are deleted without a word")
+	}
+	if g := w.obs.Guest; s.Kind == StepTakeSnapshot && s.Quiesce == manifest.QuiesceRequired && s.Method == manifest.SnapshotDisk &&
+		g != nil && g.RunState == runRunning && (g.Agent == nil || !g.Agent.Open) {
+		w.t.Fatalf("snapshot %s is taken for which no agent can freeze anything", s.Snapshot)
 	}
 	if s.Kind == StepDeleteSnapshot {
 		snap := w.want.snapshot(s.Snapshot)
@@ -450,6 +457,7 @@ func (w *walker) addSnapshotObject() {
 	w.snaps++
 	method := rapid.SampledFrom([]manifest.SnapshotMethod{manifest.SnapshotDisk, manifest.SnapshotFull}).Draw(w.t, "method")
 	s := newSnap(fmt.Sprintf("s%d", w.snaps), "web", method)
+	s.Object.Spec.Quiesce = rapid.SampledFrom([]manifest.Quiesce{manifest.QuiesceRequired, manifest.QuiesceIfAvailable, manifest.QuiesceNever, ""}).Draw(w.t, "quiesce")
 	if w.coin("data goes with it") {
 		s.Object.Spec.OnDelete = manifest.SnapshotDelete
 	}

@@ -117,7 +117,7 @@ func (e *Engine) newSnapshot(ctx context.Context, want Desired, req SnapshotRequ
 		APIVersion: manifest.APIVersion, Kind: manifest.KindSnapshot,
 		Metadata: manifest.Metadata{Name: req.Name},
 		Spec: manifest.SnapshotSpec{
-			VirtualMachine: req.VM, Method: method,
+			VirtualMachine: req.VM, Method: method, Quiesce: req.Quiesce,
 			Deadline: manifest.Duration(cmp.Or(req.Deadline, e.options(req.Options).Snapshot)),
 		},
 	})

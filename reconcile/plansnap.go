@@ -129,7 +129,9 @@ func (p *planner) foundSnapshot(s *state.Snapshot, found driver.SnapshotState) {
 			"give the Snapshot another name, or method Disk")
 		return
 	}
-	p.step(Step{Kind: StepFinishSnapshot, Snapshot: tag, Method: s.Object.Spec.Method, Why: "the disks have it"})
+	p.step(Step{
+		Kind: StepFinishSnapshot, Snapshot: tag, Method: s.Object.Spec.Method, Quiesce: s.Object.Spec.Quiesce, Why: "the disks have it",
+	})
 }
 
 func (p *planner) snapshotPending(tag, message, hint string) {
@@ -155,7 +157,13 @@ func (p *planner) onlineSnapshot(s *state.Snapshot) {
 		p.awaitReady(tag)
 		return
 	}
-	step := Step{Kind: StepTakeSnapshot, Snapshot: tag, Method: s.Object.Spec.Method, Why: "the machine runs"}
+	if why, hint := p.unquiet(s.Object.Spec); why != "" {
+		p.snapshotPending(tag, why, hint)
+		return
+	}
+	step := Step{
+		Kind: StepTakeSnapshot, Snapshot: tag, Method: s.Object.Spec.Method, Quiesce: s.Object.Spec.Quiesce, Why: "the machine runs",
+	}
 	if s.Object.Spec.Method == manifest.SnapshotFull {
 		lasts := p.opt.Snapshot
 		if s.Object.Spec.Deadline != manifest.DefaultSnapshotDeadline {
@@ -168,6 +176,25 @@ func (p *planner) onlineSnapshot(s *state.Snapshot) {
 		p.plan.Wait = &Wait{For: "the job of snapshot " + tag, Until: p.later(lasts), Job: true, Exit: true}
 	}
 	p.step(step)
+}
+
+// unquiet is why a freeze that is required cannot be had of the running guest; empty
+// when it can be tried, or need not be.
+func (p *planner) unquiet(want manifest.SnapshotSpec) (why, hint string) {
+	g := p.obs.Guest
+	if want.Quiesce != manifest.QuiesceRequired || want.Method == manifest.SnapshotFull || !p.listens() {
+		return "", ""
+	}
+	const remedy = ", or let it be taken without: quiesce IfAvailable"
+	switch {
+	case g.Agent == nil:
+		return "quiesce is Required, and the machine runs without a port for a guest agent",
+			"add guestAgent: {} to its spec and apply with --allow-restart" + remedy
+	case !g.Agent.Open:
+		return "quiesce is Required, and no agent runs in the guest", "install qemu-guest-agent in the guest and start it" + remedy
+	default:
+		return "", ""
+	}
 }
 
 // awaitReady puts a snapshot off until the guest is Ready.

@@ -96,6 +96,33 @@ func TestPlanMachine_snapshots(t *testing.T) {
 	})
 }
 
+func TestPlanMachine_snapshotQuiesceRequired_waitsForAnAgent(t *testing.T) {
+	required := func(s *state.Snapshot) { s.Object.Spec.Quiesce = manifest.QuiesceRequired }
+	agent := func(s *manifest.VirtualMachineSpec) { s.GuestAgent = &manifest.GuestAgent{} }
+	up := func(edit ...func(*manifest.VirtualMachineSpec)) *scene {
+		return newScene(edit...).up().with(snap(manifest.SnapshotDisk, required))
+	}
+	open := func(s *scene) { s.obs.Guest.Agent = &driver.GAgent{Open: true} }
+	paused := func(s *scene) { s.obs.Guest.RunState = runPaused }
+	left := func(s *scene) { s.obs.Freeze = &driver.Freeze{UID: testUID, Since: t0, Who: "snapshot"} }
+	full := func(s *state.Snapshot) { s.Object.Spec.Method = manifest.SnapshotFull }
+	runPlanCases(t, []planCase{
+		{"no port", up(), "!SnapshotPending", PhaseRunning},
+		{"no agent", up(agent), "!SnapshotPending", PhaseRunning},
+		{"an agent", up(agent).with(open), "take-snapshot before;", PhaseRunning},
+		{"paused", up(agent, power(manifest.PowerPaused)).with(paused), "take-snapshot before;", PhasePaused},
+		{"stopped", up(agent).down(driver.EndStopped).recorded().edit(stopped()), "take-snapshot before;", PhaseStopped},
+		{"with memory", newScene().up().with(snap(manifest.SnapshotFull, required, full)), "take-snapshot before;", PhaseRunning},
+		{"left frozen", up(agent).with(open).with(left), "thaw;", PhaseRunning},
+	})
+	for _, how := range []manifest.Quiesce{manifest.QuiesceRequired, manifest.QuiesceNever, ""} {
+		p := newScene(agent).up().with(open).with(snap(manifest.SnapshotDisk, func(s *state.Snapshot) { s.Object.Spec.Quiesce = how })).plan()
+		if got := p.Steps[0].request().Quiesce; got != how {
+			t.Errorf("quiesce %q becomes %q", how, got)
+		}
+	}
+}
+
 func TestStatusOf_snapshots_showEachPhase(t *testing.T) {
 	const disk = manifest.SnapshotDisk
 	named := func(name string) func(*state.Snapshot) {

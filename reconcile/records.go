@@ -91,7 +91,7 @@ func (s Step) request() driver.SnapshotIntent {
 	if s.Intent != nil && s.Intent.Snapshot != nil {
 		return *s.Intent.Snapshot
 	}
-	return driver.SnapshotIntent{Tag: s.Snapshot, Method: s.Method}
+	return driver.SnapshotIntent{Tag: s.Snapshot, Method: s.Method, Quiesce: s.Quiesce}
 }
 
 // stops tells whether a step ends the process, now or soon.

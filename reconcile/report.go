@@ -221,6 +221,8 @@ type SnapshotRequest struct {
 	Name string
 	// Method is Full or Disk. Empty: Full when the machine runs, Disk when not.
 	Method manifest.SnapshotMethod
+	// Quiesce says whether the guest's file systems are frozen. Empty: IfAvailable.
+	Quiesce manifest.Quiesce
 	// Deadline bounds taking it. Zero: that of the timing table.
 	Deadline time.Duration
 	Options  Options

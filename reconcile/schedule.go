@@ -30,7 +30,7 @@ func (p *planner) schedule() {
 			method = manifest.SnapshotDisk
 		}
 		p.step(Step{
-			Kind: StepScheduleSnapshot, Snapshot: slotTag(p.uid(), slot), Slot: slot, Method: method,
+			Kind: StepScheduleSnapshot, Snapshot: slotTag(p.uid(), slot), Slot: slot, Method: method, Quiesce: want.Quiesce,
 			Why: "due at " + slot.Format(time.RFC3339),
 		})
 		return
@@ -205,7 +205,7 @@ func keepWords(k manifest.Keep) string {
 func newScheduled(vm, who string, s Step) (*state.Snapshot, error) {
 	object := manifest.ResolveSnapshot(&manifest.Snapshot{
 		APIVersion: manifest.APIVersion, Kind: manifest.KindSnapshot, Metadata: manifest.Metadata{Name: s.Snapshot},
-		Spec: manifest.SnapshotSpec{VirtualMachine: vm, Method: s.Method, OnDelete: manifest.SnapshotDelete},
+		Spec: manifest.SnapshotSpec{VirtualMachine: vm, Method: s.Method, Quiesce: s.Quiesce, OnDelete: manifest.SnapshotDelete},
 	})
 	whole, err := manifest.NewObject(object)
 	if err != nil {

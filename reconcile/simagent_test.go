@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/manifest"
 )
 
 // AgentShutdown ends a guest by its agent. One that is deaf takes the order and stays.
@@ -61,6 +62,65 @@ func (h *simHost) FrozenMachines(ctx context.Context) ([]string, error) {
 	}
 	slices.Sort(names)
 	return names, nil
+}
+
+// errNotQuiesced is why a snapshot is not taken for which no guest can be frozen.
+var errNotQuiesced = errors.New("no agent answers")
+
+// freezes freezes a guest for a snapshot, if it should and can be.
+func (h *simHost) freezes(name string, req driver.SnapshotIntent) (err error) {
+	h.touch(name, func(m *simMachine) {
+		agent := m.obs.Guest != nil && m.obs.Guest.Agent != nil && m.obs.Guest.Agent.Open
+		switch {
+		case m.state() != runRunning || req.Method == manifest.SnapshotFull || req.Quiesce == manifest.QuiesceNever:
+		case agent:
+			m.obs.Freeze = &driver.Freeze{UID: testUID, Since: m.now, Deadline: m.now.Add(time.Minute), Who: "snapshot", Held: true}
+		case req.Quiesce == manifest.QuiesceRequired:
+			err = errNotQuiesced
+		}
+	})
+	return err
+}
+
+// thaws ends the freeze of a snapshot. Who was killed has not thawed.
+func (h *simHost) thaws(ctx context.Context, name string) {
+	dead, _ := ctx.Value(deadKey{}).(func() bool)
+	h.touch(name, func(m *simMachine) {
+		switch f := m.obs.Freeze; {
+		case f == nil || !f.Held:
+		case dead != nil && dead():
+			left := *f
+			left.Held = false
+			m.obs.Freeze = &left
+		default:
+			m.obs.Freeze = nil
+		}
+	})
+}
+
+// deadKey and aliveKey are whether the process that calls is dead, and what counts a
+// call of it and may kill it.
+type (
+	deadKey  struct{}
+	aliveKey struct{}
+)
+
+// lives is where a process may be killed in the middle of a call.
+func (h *simHost) lives(ctx context.Context) error {
+	if alive, ok := ctx.Value(aliveKey{}).(func() error); ok {
+		return alive()
+	}
+	return nil
+}
+
+// hears has the agent in a guest that runs begin to listen, or end.
+func (m *simMachine) hears(open bool) {
+	if m.obs.Guest == nil || m.obs.Guest.Agent == nil {
+		return
+	}
+	g := *m.obs.Guest
+	g.Agent = &driver.GAgent{Open: open}
+	m.obs.Guest = &g
 }
 
 // freeze marks a guest as frozen, by somebody who is there still or not.

@@ -114,6 +114,9 @@ func (w *simWorld) addMachine() {
 		if w.rnd.IntN(3) == 0 {
 			probed(s)
 		}
+		if w.rnd.IntN(2) == 0 {
+			s.GuestAgent = &manifest.GuestAgent{}
+		}
 	})
 	w.files[name+".yaml"] = &simFile{vms: map[string]*manifest.VirtualMachine{name: vm}, snaps: map[string]*manifest.Snapshot{}}
 }
@@ -197,20 +200,22 @@ func (h *simHost) set(change func()) {
 // events are what may happen, by name.
 func (w *simWorld) events() map[string]func() {
 	all := map[string]func(){
-		"crash":     func() { w.ends(driver.EndCrash) },
-		"power off": func() { w.ends(driver.EndGuest) },
-		"signal":    func() { w.ends(driver.EndSignal) },
-		"panic":     func() { w.ends(driver.EndPanic) },
-		"watchdog":  func() { w.ends(driver.EndWatchdog) },
-		"hand quit": func() { w.ends(driver.EndQuit) },
-		"hand stop": func() { w.host.monitor(w.pick(), "stop") },
-		"hand cont": func() { w.host.monitor(w.pick(), "cont") },
-		"io-error":  func() { w.goes(runIOError) },
-		"panicked":  func() { w.goes(runGuestPanicked) },
-		"hang":      func() { name := w.pick(); w.host.set(func() { w.host.hung[name] = true }) },
-		"slow":      func() { name := w.pick(); w.host.set(func() { w.host.slow[name] = true }) },
-		"answers":   func() { w.host.set(func() { clear(w.host.hung); clear(w.host.slow) }) },
-		"deaf":      func() { name := w.pick(); w.host.set(func() { w.host.deaf[name] = !w.host.deaf[name] }) },
+		"crash":      func() { w.ends(driver.EndCrash) },
+		"power off":  func() { w.ends(driver.EndGuest) },
+		"signal":     func() { w.ends(driver.EndSignal) },
+		"panic":      func() { w.ends(driver.EndPanic) },
+		"watchdog":   func() { w.ends(driver.EndWatchdog) },
+		"hand quit":  func() { w.ends(driver.EndQuit) },
+		"hand stop":  func() { w.host.monitor(w.pick(), "stop") },
+		"hand cont":  func() { w.host.monitor(w.pick(), "cont") },
+		"io-error":   func() { w.goes(runIOError) },
+		"panicked":   func() { w.goes(runGuestPanicked) },
+		"hang":       func() { name := w.pick(); w.host.set(func() { w.host.hung[name] = true }) },
+		"slow":       func() { name := w.pick(); w.host.set(func() { w.host.slow[name] = true }) },
+		"answers":    func() { w.host.set(func() { clear(w.host.hung); clear(w.host.slow) }) },
+		"agent ends": func() { w.host.touch(w.pick(), func(m *simMachine) { m.hears(false) }) },
+		"agent runs": func() { w.host.touch(w.pick(), func(m *simMachine) { m.hears(true) }) },
+		"deaf":       func() { name := w.pick(); w.host.set(func() { w.host.deaf[name] = !w.host.deaf[name] }) },
 		"start fails": func() {
 			name := w.pick()
 			// The host refuses before a QEMU is run, or QEMU itself does.
@@ -270,6 +275,7 @@ func (w *simWorld) folderEvents() map[string]func() {
 				w.made++
 				method := []manifest.SnapshotMethod{manifest.SnapshotDisk, manifest.SnapshotFull}[w.rnd.IntN(2)]
 				s := newSnap(fmt.Sprintf("s%d", w.made), vm, method).Object
+				s.Spec.Quiesce = []manifest.Quiesce{manifest.QuiesceRequired, manifest.QuiesceIfAvailable, manifest.QuiesceNever, ""}[w.rnd.IntN(4)]
 				if w.rnd.IntN(2) == 0 {
 					s.Spec.OnDelete = manifest.SnapshotDelete
 				}

@@ -192,6 +192,9 @@ func (w *simWorld) convergedMachine(name string, m *state.Machine, obs driver.Ob
 		if power == manifest.PowerStopped {
 			w.breaks("%s runs and should be stopped", name)
 		}
+		if obs.Freeze != nil && s == runRunning {
+			w.breaks("the file systems of %s are frozen: %+v", name, obs.Freeze)
+		}
 		if m.Failures > 0 && s != runIOError && s != runGuestPanicked {
 			w.breaks("%s has run well for long and has %d failures", name, m.Failures)
 		}

@@ -40,6 +40,7 @@ func (m *simMachine) begins(paused bool) {
 	m.process++
 	m.lost, m.deaf, m.up, m.pressed, m.panics, m.saved = false, false, !paused, false, "", time.Time{}
 	m.start(paused)
+	m.hears(!paused)
 }
 
 // dies ends the process, and leaves what is read as its end: what maqet has asked
@@ -128,6 +129,7 @@ func (h *simHost) powersOff(name string) {
 func (h *simHost) goesOn(name string, m *simMachine) {
 	m.turns(runRunning)
 	m.up = true
+	m.hears(true)
 	if m.pressed {
 		h.powersOff(name)
 	}

@@ -239,9 +239,17 @@ func (h *simHost) TakeSnapshot(ctx context.Context, vm *manifest.VirtualMachine,
 		return err
 	}
 	there, err := h.reach(ctx, name)
+	if err == nil {
+		err = h.freezes(name, req)
+	}
+	if err == nil {
+		err = h.lives(ctx)
+	}
 	if err != nil {
+		h.thaws(ctx, name)
 		return err
 	}
+	defer h.thaws(ctx, name)
 	h.touch(name, func(m *simMachine) {
 		_, exists := m.obs.Snapshots[req.Tag]
 		switch full := req.Method == manifest.SnapshotFull; {
@@ -257,7 +265,7 @@ func (h *simHost) TakeSnapshot(ctx context.Context, vm *manifest.VirtualMachine,
 			m.addSnapshot(req.Tag, 0)
 		}
 	})
-	return err
+	return errors.Join(err, h.lives(ctx))
 }
 
 // saves begins the job of a snapshot with memory. The host's mutex is held.

@@ -190,8 +190,18 @@ func (p *simProcess) TakeSnapshot(ctx context.Context, vm *manifest.VirtualMachi
 		if _, exists := p.obs(name).Snapshots[req.Tag]; exists {
 			p.w.breaks("snapshot %s of %s is taken a second time", req.Tag, name)
 		}
+		if f := p.obs(name).Freeze; f != nil && p.obs(name).Presence == driver.Alive && p.running(name) {
+			p.w.breaks("snapshot %s of %s is taken while file systems are frozen since %s", req.Tag, name, f.Since)
+		}
+		ctx = context.WithValue(context.WithValue(ctx, deadKey{}, p.isDead), aliveKey{}, p.alive)
 		return p.simHost.TakeSnapshot(ctx, vm, obs, req)
 	})
+}
+
+// running tells whether a guest runs.
+func (p *simProcess) running(name string) bool {
+	g := p.obs(name).Guest
+	return g != nil && g.RunState == runRunning
 }
 
 func (p *simProcess) FinishSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) error {

@@ -98,9 +98,11 @@ type SnapshotStatus struct {
 	Phase  SnapshotPhase           `json:"phase"`
 	Method manifest.SnapshotMethod `json:"method,omitempty"`
 	// Declared is true when a Snapshot object wants it.
-	Declared    bool              `json:"declared"`
-	TakenAt     time.Time         `json:"takenAt,omitzero"`
-	Consistency string            `json:"consistency,omitempty"`
+	Declared    bool      `json:"declared"`
+	TakenAt     time.Time `json:"takenAt,omitzero"`
+	Consistency string    `json:"consistency,omitempty"`
+	// NotQuiesced is why a CrashConsistent one is not Quiesced.
+	NotQuiesced string            `json:"notQuiesced,omitempty"`
 	Disks       []string          `json:"disks,omitempty"`
 	MemorySize  manifest.Quantity `json:"memorySize,omitempty"`
 	// Duration is how long taking it lasted, Paused for how long the guest stood still.

@@ -325,7 +325,7 @@ func snapshotStatuses(want Desired, obs *driver.Observed) []SnapshotStatus {
 			s.Method = manifest.SnapshotFull
 		}
 		if r := found.Record; r != nil {
-			s.Method, s.TakenAt, s.Consistency = r.Method, r.Taken, r.Consistency
+			s.Method, s.TakenAt, s.Consistency, s.NotQuiesced = r.Method, r.Taken, r.Consistency, r.NotQuiesced
 			s.Duration, s.Parent = manifest.Duration(r.Duration), r.Parent
 			if r.Paused != nil {
 				s.Paused, s.PausedAtMost = manifest.Duration(r.Paused.Lasted()), r.Paused.AtMost

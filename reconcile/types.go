@@ -122,6 +122,8 @@ type Step struct {
 	Slot time.Time `json:"slot,omitzero"`
 	// Method is the method of StepTakeSnapshot.
 	Method manifest.SnapshotMethod `json:"method,omitempty"`
+	// Quiesce is whether StepTakeSnapshot has the guest's file systems frozen.
+	Quiesce manifest.Quiesce `json:"quiesce,omitempty"`
 	// Intent is written before a step whose end is only seen later. That of
 	// StepFinishSnapshot names the job; without one the disks have the tag already.
 	// That of StepFinishLoad names the job, too.

@@ -264,7 +264,7 @@ func snapshotRows(snapshots []reconcile.SnapshotStatus, indent string) [][]strin
 	for _, s := range snapshots {
 		rows = append(rows, []string{
 			indent + s.Name, string(s.Phase), orDash(string(s.Method)), timeCell(s.TakenAt),
-			orDash(s.Consistency), orDash(strings.Join(s.Disks, ",")), s.Message,
+			orDash(s.Consistency), orDash(strings.Join(s.Disks, ",")), snapshotNote(s),
 		})
 	}
 	return rows

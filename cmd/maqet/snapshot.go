@@ -26,8 +26,8 @@ func newSnapshot(a *app) *cobra.Command {
 
 func newSnapshotCreate(a *app) *cobra.Command {
 	var (
-		method   string
-		deadline time.Duration
+		method, quiesce string
+		deadline        time.Duration
 	)
 	cmd := &cobra.Command{
 		Use:   "create VM NAME",
@@ -36,8 +36,14 @@ func newSnapshotCreate(a *app) *cobra.Command {
 machine, holds its memory too and pauses it while it is written; Disk holds the
 disks only and does not pause. A stopped machine has no memory, and QEMU cannot save
 that of one with a disk on nvme, so their snapshots are of method Disk. Every disk
-that the guest can write must be qcow2.`,
-		Example: "  maqet snapshot create web before-upgrade\n  maqet snapshot create web nightly --method Disk",
+that the guest can write must be qcow2.
+
+For a Disk snapshot of a running machine the guest's agent freezes its file systems
+meanwhile, at most as long as --timeouts frozen=... says, so that all that was written
+is on the disks. --quiesce says what to do where that cannot be: IfAvailable takes it
+all the same, Required does not, and Never does not ask. What came of it stands below
+CONSISTENCY in maqet snapshot list.`,
+		Example: "  maqet snapshot create web before-upgrade\n  maqet snapshot create web nightly --method Disk --quiesce IfAvailable",
 		Args:    exactArgs("a machine", "a name"), ValidArgsFunction: completeMachines(a, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			vm, tag, err := snapshotArgs(args)
@@ -48,16 +54,21 @@ that the guest can write must be qcow2.`,
 			if m != "" && m != manifest.SnapshotDisk && m != manifest.SnapshotFull {
 				return usagef("--method %s: the methods are Disk and Full", method)
 			}
+			q := manifest.Quiesce(quiesce)
+			if q != manifest.QuiesceRequired && q != manifest.QuiesceIfAvailable && q != manifest.QuiesceNever {
+				return usagef("--quiesce %s: may be Required, IfAvailable or Never", quiesce)
+			}
 			if deadline < 0 {
 				return usagef("--deadline %s: must not be negative", deadline)
 			}
-			request := reconcile.SnapshotRequest{VM: vm, Name: tag, Method: m, Deadline: deadline}
+			request := reconcile.SnapshotRequest{VM: vm, Name: tag, Method: m, Quiesce: q, Deadline: deadline}
 			return onMachines(cmd.Context(), a, []string{vm}, func(ctx context.Context, e *reconcile.Engine, _ *progress, _ string) (reconcile.Result, error) {
 				return e.CreateSnapshot(ctx, request)
 			})
 		},
 	}
 	cmd.Flags().StringVar(&method, "method", "", "`METHOD`: Disk or Full (default: Full when running, Disk when stopped or with a disk on nvme)")
+	cmd.Flags().StringVar(&quiesce, "quiesce", string(manifest.QuiesceIfAvailable), "freeze the file systems of the guest: Required, IfAvailable or Never (`HOW`)")
 	cmd.Flags().DurationVar(&deadline, "deadline", 0, "give up after this long (default: the snapshot timeout)")
 	return cmd
 }

@@ -78,8 +78,16 @@ func snapshotRow(s reconcile.SnapshotStatus) []string {
 	}
 	return []string{
 		s.Name, string(s.Phase), orDash(string(s.Method)), timeCell(s.TakenAt), orDash(s.Consistency),
-		memory, pausedCell(s), orDash(strings.Join(s.Disks, ",")), s.Message,
+		memory, pausedCell(s), orDash(strings.Join(s.Disks, ",")), snapshotNote(s),
 	}
+}
+
+// snapshotNote is what there is to say of a snapshot, such as why it is not quiesced.
+func snapshotNote(s reconcile.SnapshotStatus) string {
+	if s.Message == "" && s.NotQuiesced != "" {
+		return "not quiesced: " + s.NotQuiesced
+	}
+	return s.Message
 }
 
 // pausedCell is how long the guest stood still; "-" when it did not.

@@ -25,6 +25,9 @@ const (
 	// ConsistencyCrash is of a running machine without its memory: the guest finds
 	// its disks as after a loss of power, all at the same moment.
 	ConsistencyCrash = "CrashConsistent"
+	// ConsistencyQuiesced is of a running machine whose guest had its file systems frozen:
+	// all that was written is on the disks.
+	ConsistencyQuiesced = "Quiesced"
 	// ConsistencyMemory is of a machine with its memory.
 	ConsistencyMemory = "Memory"
 )
@@ -50,6 +53,8 @@ type snapshots struct {
 	layout layout.Layout
 	timing timing.Table
 	log    *slog.Logger
+	// freeze freezes the file systems of a guest.
+	freeze func(ctx context.Context, name string, lasts time.Duration) (*Frozen, error)
 }
 
 // take takes a snapshot, or begins the job that does.
@@ -87,6 +92,11 @@ func (s *snapshots) prepare(ctx context.Context, vm *manifest.VirtualMachine, ob
 // perform takes a snapshot of which prepare has said that it can be taken.
 func (s *snapshots) perform(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) error {
 	name, draft := vm.Metadata.Name, newRecord(vm, obs, req)
+	quiet, err := s.quiesce(ctx, vm, obs, req, &draft)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = quiet.thaw(ctx) }() // it is, mostly, and else the next pass does it
 	if err := s.writeDraft(name, draft); err != nil {
 		return err
 	}
@@ -94,8 +104,12 @@ func (s *snapshots) perform(ctx context.Context, vm *manifest.VirtualMachine, ob
 		// The draft stays until finish has seen the end of the job.
 		return s.begin(ctx, vm, draft, req.Job)
 	}
-	err := s.within(ctx, vm, obs, draft.Disks, func(ctx context.Context, at place) error {
-		if err := at.take(ctx, draft); err != nil {
+	err = s.within(ctx, vm, obs, draft.Disks, func(ctx context.Context, at place) error {
+		err := at.take(ctx, draft)
+		if broken := s.quieted(ctx, quiet, req, &draft); err == nil {
+			err = broken
+		}
+		if err != nil {
 			return err
 		}
 		found, err := at.look(ctx)
@@ -105,6 +119,7 @@ func (s *snapshots) perform(ctx context.Context, vm *manifest.VirtualMachine, ob
 		return found.verify(draft)
 	})
 	if err != nil {
+		_ = quiet.thaw(ctx) // as above; what is left of the snapshot has time
 		return s.abort(ctx, vm, obs, draft, err)
 	}
 	return s.complete(ctx, name, draft)

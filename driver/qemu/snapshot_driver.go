@@ -74,5 +74,5 @@ func (d *Driver) CancelSnapshot(ctx context.Context, name, job string) error {
 }
 
 func (d *Driver) snapshots() *snapshots {
-	return &snapshots{visit: d.Visit, images: d.images, layout: d.layout, timing: d.timing, log: d.log}
+	return &snapshots{visit: d.Visit, images: d.images, layout: d.layout, timing: d.timing, log: d.log, freeze: d.Freeze}
 }

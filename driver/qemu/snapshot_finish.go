@@ -85,6 +85,9 @@ func (s *snapshots) settle(ctx context.Context, vm *manifest.VirtualMachine, at 
 	if incomplete == nil {
 		incomplete = found.verify(*draft)
 	}
+	if incomplete == nil && req.Quiesce == manifest.QuiesceRequired && draft.Consistency == ConsistencyCrash {
+		incomplete = fmt.Errorf("%w: %s", ErrNotQuiesced, draft.NotQuiesced)
+	}
 	if incomplete == nil {
 		return s.complete(ctx, name, *draft)
 	}

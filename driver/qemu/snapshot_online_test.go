@@ -32,7 +32,7 @@ func TestTakeSnapshot_diskOfARunningMachine_isOnAllDisksAndRecorded(t *testing.T
 	}
 	record := b.recorded(t, "nightly")
 	want := &driver.SnapshotRecord{
-		Version: driver.SnapshotRecordVersion, Tag: "nightly", UID: snapUID, Method: manifest.SnapshotDisk, Consistency: ConsistencyCrash,
+		Version: driver.SnapshotRecordVersion, Tag: "nightly", UID: snapUID, Method: manifest.SnapshotDisk, Consistency: ConsistencyCrash, NotQuiesced: ErrNoAgentPort.Error(),
 		Disks: []string{"root", "data"}, Launched: obs.Launched, Guest: obs.Guest, Taken: record.Taken, Duration: record.Duration,
 	}
 	if diff := cmp.Diff(want, record, cmpopts.EquateEmpty()); diff != "" {

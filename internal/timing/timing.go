@@ -24,6 +24,9 @@ type Table struct {
 	AgentLook time.Duration `flag:"agent-look"`
 	// Freeze is how long a guest may take to write out and freeze its file systems.
 	Freeze time.Duration `flag:"freeze"`
+	// Frozen is how long file systems of a guest stay frozen at most while a snapshot is
+	// taken: then they are thawed whatever has come of it.
+	Frozen time.Duration `flag:"frozen"`
 	// Events is how long a line of the journal may wait to be written before it
 	// is given up: no action waits longer for its own trace.
 	Events time.Duration `flag:"events"`
@@ -90,6 +93,7 @@ func Default() Table {
 		AgentLook:  time.Second,
 		AgentVisit: 2 * time.Minute,
 		Freeze:     30 * time.Second,
+		Frozen:     20 * time.Second,
 
 		Backoff:      time.Second,
 		BackoffMax:   5 * time.Minute,
