@@ -97,7 +97,7 @@ func (h *handle) wait(ctx context.Context) error {
 }
 
 // signal sends a signal to the process, and to no other. A process that has
-// ended is no error.
+// ended is no error; a handle that was closed is [os.ErrClosed].
 func (h *handle) signal(sig unix.Signal) error {
 	raw, err := h.fd.SyscallConn()
 	if err != nil {
@@ -105,7 +105,12 @@ func (h *handle) signal(sig unix.Signal) error {
 	}
 	var sent error
 	err = raw.Control(func(fd uintptr) { sent = unix.PidfdSendSignal(int(fd), sig, nil, 0) })
-	if err == nil && !errors.Is(sent, unix.ESRCH) {
+	if err != nil {
+		// A file that is being closed says so in words of its own here, but not to Stat.
+		if _, closed := h.fd.Stat(); errors.Is(closed, os.ErrClosed) {
+			err = closed
+		}
+	} else if !errors.Is(sent, unix.ESRCH) {
 		err = sent
 	}
 	if err != nil {

@@ -120,3 +120,16 @@ func BenchmarkScan(b *testing.B) {
 		}
 	}
 }
+
+// TestHandle_closedBesideASignal_saysSo is a child that is reaped while it is killed:
+// the one who kills it tells that from a failure.
+func TestHandle_closedBesideASignal_saysSo(t *testing.T) {
+	h, err := openHandle(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.close()
+	if err := h.signal(0); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("signal = %v, want os.ErrClosed", err)
+	}
+}

@@ -112,16 +112,21 @@ func (w *watcher) run(ctx context.Context) error {
 		exit <- err
 		ended()
 	}()
+	failures := 0 // in a row
 	for wait := firstTry; alive.Err() == nil; wait = min(2*wait, lastTry) {
 		err := w.session(alive)
+		failures++
 		if err == nil {
-			wait = firstTry
+			wait, failures = firstTry, 0
 		}
 		if errors.Is(err, context.DeadlineExceeded) {
 			w.finishOld(alive)
 		}
-		w.complain(alive, err)
 		_ = pause(alive, wait) // its end is the loop's
+		// A QEMU that is killed lets go of its sockets a moment before it is seen to end.
+		if failures != 1 {
+			w.complain(alive, err)
+		}
 	}
 	return <-exit
 }
