@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -115,7 +114,7 @@ func (v *validator) networkConfig(f Free) {
 }
 
 // keyTypes are the public keys that OpenSSH takes today.
-var keyTypes = regexp.MustCompile(`^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com)$`)
+var keyTypes = newPattern(`^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com)$`)
 
 // validPublicKey says why s is no line of an authorized_keys file; nil when it is
 // one. It never repeats the text, which may be a private key.

@@ -3,7 +3,6 @@ package manifest
 import (
 	"fmt"
 	"net/netip"
-	"regexp"
 	"strconv"
 	"strings"
 )
@@ -15,7 +14,7 @@ const DefaultNBDPort = 10809
 const maxSocketPath = 107
 
 // exportSyntax is that of an export's name: nothing that would end it in a URI.
-var exportSyntax = regexp.MustCompile(`^[A-Za-z0-9._:@+=-][A-Za-z0-9._:@+=/-]{0,254}$`)
+var exportSyntax = newPattern(`^[A-Za-z0-9._:@+=-][A-Za-z0-9._:@+=/-]{0,254}$`)
 
 // URI is the export as QEMU writes it.
 func (n *NBD) URI() string {

@@ -3,7 +3,6 @@ package manifest
 import (
 	"bytes"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -13,8 +12,8 @@ import (
 const headerHint = "begin with #cloud-config, or with #!/bin/sh for a script"
 
 var (
-	mailHeader = regexp.MustCompile(`(?i)^(content-type|mime-version):`)
-	nearHeader = regexp.MustCompile(`(?i)^\s*#+\s*cloud[-_ ]?config\b`)
+	mailHeader = newPattern(`(?i)^(content-type|mime-version):`)
+	nearHeader = newPattern(`(?i)^\s*#+\s*cloud[-_ ]?config\b`)
 )
 
 // userDataCheck looks at one user-data.
@@ -37,7 +36,7 @@ func (c *userDataCheck) all() {
 		// It is compressed, and cloud-init unpacks it.
 	case bytes.HasPrefix(c.text, []byte("\xef\xbb\xbf")):
 		c.add(1, 1, false, "begins with a byte order mark, so cloud-init does not see the header behind it", "save the file as UTF-8 without one")
-	case mailHeader.Match(first):
+	case mailHeader.MatchString(string(first)):
 	case bytes.HasPrefix(first, []byte("#!")):
 		if bytes.HasSuffix(first, []byte("\r")) {
 			c.add(1, len(first), false, "the script has line ends of Windows, with which no interpreter is found", "save it with line feeds only")
@@ -71,7 +70,7 @@ func (c *userDataCheck) header(first []byte) bool {
 	if header(first) != "" {
 		return true
 	}
-	if nearHeader.Match(first) {
+	if nearHeader.MatchString(string(first)) {
 		c.add(1, 1, false, "the first line is not exactly \"#cloud-config\", so cloud-init ignores all of it", "write #cloud-config, without spaces, at the very beginning")
 		return false
 	}

@@ -2,7 +2,6 @@ package manifest
 
 import (
 	"fmt"
-	"regexp"
 )
 
 const diskStep = Quantity(512)
@@ -133,7 +132,7 @@ func (v *validator) room(bus Bus, n int, path string) {
 }
 
 // serialSyntax is that of serial numbers: what every bus shows a guest in full.
-var serialSyntax = regexp.MustCompile(`^[A-Za-z0-9._-]{1,20}$`)
+var serialSyntax = newPattern(`^[A-Za-z0-9._-]{1,20}$`)
 
 // serial looks at the serial number.
 func (v *validator) serial(d *Disk, path string) {
