@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/internal/layout"
 	"github.com/maqet/maqet/manifest"
 )
 
@@ -195,5 +196,21 @@ func TestTPM_noSWTPM_isFoundBeforeAnythingIsMade(t *testing.T) {
 	isa := r.vm("web", withTPM, func(s *manifest.VirtualMachineSpec) { s.Machine = &manifest.Machine{Type: "microvm"} })
 	if _, findings, err := r.prober.Check(t.Context(), isa); err != nil || len(findings) != 2 {
 		t.Errorf("on microvm: findings %+v, error %v", findings, err)
+	}
+}
+
+// TestTPM_folderWithCommas_isTakenForOnePath has a state dir whose path swtpm would read
+// as further options.
+func TestTPM_folderWithCommas_isTakenForOnePath(t *testing.T) {
+	needSWTPM(t)
+	r := newRig(t)
+	dir := filepath.Dir(r.layout.State)
+	odd := rigAt(t, layout.Layout{State: filepath.Join(dir, "s,mode=0666"), Run: r.layout.Run})
+	vm := odd.vm("web", withTPM)
+	odd.start(vm, true)
+	odd.awaitSWTPM(true)
+	state, err := os.Stat(filepath.Join(odd.layout.TPM("web"), "tpm2-00.permall"))
+	if err != nil || state.Mode().Perm() != 0o600 {
+		t.Errorf("the TPM's state is %v, error %v", state, err)
 	}
 }
