@@ -97,7 +97,7 @@ func (t *tpm) awaitFree(ctx context.Context, d *Driver) error {
 			return err
 		}
 		if err := pause(ctx, firstTry); err != nil {
-			return fmt.Errorf("the TPM in %s is still in use by process %d, although its QEMU is gone; end that process, then start again", t.dir, pid)
+			return fmt.Errorf("the TPM in %s is still in use by process %d, although its QEMU is gone; end that process, then try again", t.dir, pid)
 		}
 	}
 }

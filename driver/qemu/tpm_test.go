@@ -214,3 +214,24 @@ func TestTPM_folderWithCommas_isTakenForOnePath(t *testing.T) {
 		t.Errorf("the TPM's state is %v, error %v", state, err)
 	}
 }
+
+// TestForget_swtpmStillEnding_waitsForIt deletes a machine whose QEMU is gone a moment
+// before its swtpm.
+func TestForget_swtpmStillEnding_waitsForIt(t *testing.T) {
+	needSWTPM(t)
+	r := newRig(t)
+	vm := r.vm("web", withTPM)
+	r.start(vm, true)
+	pid := r.awaitSWTPM(true)
+	r.must(unix.Kill(pid, unix.SIGSTOP))
+	r.end()
+	r.timing.Quit = 10 * firstTry
+	_, err := r.Forget(t.Context(), "web", true)
+	if err == nil || !strings.Contains(err.Error(), "although its QEMU is gone") {
+		t.Errorf("error is %v, want that the TPM was waited for", err)
+	}
+	r.must(unix.Kill(pid, unix.SIGCONT))
+	r.timing.Quit = realTimeout
+	_, err = r.Forget(t.Context(), "web", true)
+	r.must(err)
+}
