@@ -202,6 +202,14 @@ func (e *Engine) orphan(ctx context.Context, op string, ref driver.StoredRef) er
 		}
 		found = true
 	}
+	if !found && ref.Disk == "" && ref.IsKept() {
+		// A TPM or an NVRAM alone is worth keeping, too.
+		uid, err := e.cfg.Ports.Inventory.StoredUID(ref)
+		if err != nil {
+			return &Error{Object: "disk " + ref.String(), Op: op, Err: err}
+		}
+		found = uid != ""
+	}
 	if !found {
 		return &Error{Object: "disk " + ref.String(), Op: op, Err: ErrNotFound, Hint: "see what there is with: maqet disk orphans"}
 	}

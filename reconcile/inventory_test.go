@@ -190,3 +190,26 @@ func TestAdopt_folderOfAnotherIdentity_isRefused(t *testing.T) {
 		}
 	})
 }
+
+// TestOrphans_keptFolderWithoutADisk_canBeNamed has a folder with a TPM, say, and no disk.
+func TestOrphans_keptFolderWithoutADisk_canBeNamed(t *testing.T) {
+	inInventory(t, func(w *world, inv *fakeInventory) {
+		ref := driver.StoredRef{Folder: "kept/tpm-1a2b3c4d"}
+		if err := w.engine.DeleteOrphan(w.Context(), ref); !errors.Is(err, ErrNotFound) {
+			w.Errorf("without an identity: error %v", err)
+		}
+		inv.uid = "1a2b3c4d-0000-4000-8000-000000000000"
+		if err := w.engine.Adopt(w.Context(), ref, "tpm", ""); err != nil {
+			w.Error(err)
+		}
+		if err := w.engine.DeleteOrphan(w.Context(), ref); err != nil {
+			w.Error(err)
+		}
+		if err := w.engine.DeleteOrphan(w.Context(), driver.StoredRef{Folder: ref.Folder, Disk: "root"}); !errors.Is(err, ErrNotFound) {
+			w.Errorf("one disk of it: error %v", err)
+		}
+		if diff := cmp.Diff([]string{"adopt kept/tpm-1a2b3c4d tpm", "delete kept/tpm-1a2b3c4d"}, inv.did); diff != "" {
+			w.Errorf("done (-want +got):\n%s", diff)
+		}
+	})
+}
