@@ -221,12 +221,19 @@ func (e *Engine) orphan(ctx context.Context, op string, ref driver.StoredRef) er
 func (e *Engine) Adopt(ctx context.Context, ref driver.StoredRef, vm, as string) error {
 	const op = "adopt"
 	object := "disk " + ref.String()
-	unlock, err := e.lock(ctx, vm)
-	if err != nil {
-		return err
+	// Whose disk it is may be about to be started, and the disk to be deleted. All take
+	// locks in the same order, so that two never wait for each other.
+	names := []string{vm, folderName(ref)}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		unlock, err := e.lock(ctx, name)
+		if err != nil {
+			return err
+		}
+		defer unlock()
 	}
-	defer unlock()
-	if err := e.orphan(ctx, op, ref); err != nil {
+	err := e.orphan(ctx, op, ref)
+	if err != nil {
 		return err
 	}
 	message := fmt.Sprintf("%s is disk %s now", ref, as)

@@ -191,6 +191,38 @@ func TestAdopt_folderOfAnotherIdentity_isRefused(t *testing.T) {
 	})
 }
 
+// TestAdopt_otherProcessActsOnTheFolder_isRefused has another process that has the lock
+// of whose disk it is: it may be starting that machine, or deleting the disk.
+func TestAdopt_otherProcessActsOnTheFolder_isRefused(t *testing.T) {
+	inInventory(t, func(w *world, inv *fakeInventory) {
+		inv.stored = stored("web/old", "kept/web-1a2b3c4d/root")
+		for _, c := range []struct {
+			ref    driver.StoredRef
+			locked string
+		}{
+			{driver.StoredRef{Folder: "web", Disk: "old"}, "web"},
+			{driver.StoredRef{Folder: "kept/web-1a2b3c4d", Disk: "root"}, "web-1a2b3c4d"},
+			{driver.StoredRef{Folder: "web", Disk: "old"}, "db"},
+		} {
+			unlock, err := w.newEngine().lock(w.Context(), c.locked)
+			if err != nil {
+				w.Fatal(err)
+			}
+			if err := w.engine.Adopt(w.Context(), c.ref, "db", "old"); !errors.Is(err, context.DeadlineExceeded) {
+				w.Errorf("%s while %s is locked: error %v", c.ref, c.locked, err)
+			}
+			unlock()
+		}
+		// Within one machine there is one lock only.
+		if err := w.engine.Adopt(w.Context(), driver.StoredRef{Folder: "web", Disk: "old"}, "web", "new"); err != nil {
+			w.Error(err)
+		}
+		if diff := cmp.Diff([]string{"adopt web/old web/new"}, inv.did); diff != "" {
+			w.Errorf("done (-want +got):\n%s", diff)
+		}
+	})
+}
+
 // TestOrphans_keptFolderWithoutADisk_canBeNamed has a folder with a TPM, say, and no disk.
 func TestOrphans_keptFolderWithoutADisk_canBeNamed(t *testing.T) {
 	inInventory(t, func(w *world, inv *fakeInventory) {
