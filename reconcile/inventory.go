@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -151,7 +152,7 @@ func (w *wantedDisks) need(d driver.StoredDisk, ref driver.StoredRef) *driver.Ne
 // DeleteOrphan deletes a stored disk that no machine wants, or a kept folder with all
 // that is in it, while no other process may act on the machine of that folder.
 func (e *Engine) DeleteOrphan(ctx context.Context, ref driver.StoredRef) error {
-	const op = "delete"
+	const op = opDelete
 	unlock, err := e.lock(ctx, folderName(ref))
 	if err != nil {
 		return err
@@ -167,13 +168,37 @@ func (e *Engine) DeleteOrphan(ctx context.Context, ref driver.StoredRef) error {
 	return nil
 }
 
+// opDelete is the deletion of a disk, in errors.
+const opDelete = "delete"
+
 // folderName is the folder without where it is.
 func folderName(ref driver.StoredRef) string {
 	return strings.TrimPrefix(ref.Folder, driver.KeptPrefix)
 }
 
+// allRecords refuses while records are lost: what their machines want is not known.
+func (e *Engine) allRecords(ctx context.Context, op string, ref driver.StoredRef) error {
+	var lost []error
+	err := e.cfg.Store.View(ctx, func(tx Tx) error {
+		lost = tx.Warnings()
+		return nil
+	})
+	if err != nil || len(lost) == 0 {
+		return err
+	}
+	return &Error{
+		Object: "disk " + ref.String(), Op: op, Err: errors.Join(lost...), Detail: "a machine whose record is lost may want it",
+		Hint: "apply all manifests again first",
+	}
+}
+
 // orphan refuses what a machine wants or a process has open, and what is not there.
 func (e *Engine) orphan(ctx context.Context, op string, ref driver.StoredRef) error {
+	if op == opDelete || !ref.IsKept() {
+		if err := e.allRecords(ctx, op, ref); err != nil {
+			return err
+		}
+	}
 	w, err := e.wanted(ctx)
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/manifest"
+	"github.com/maqet/maqet/state"
 )
 
 // fakeInventory is a state dir with images, and notes what was done.
@@ -242,6 +244,30 @@ func TestOrphans_keptFolderWithoutADisk_canBeNamed(t *testing.T) {
 		}
 		if diff := cmp.Diff([]string{"adopt kept/tpm-1a2b3c4d tpm", "delete kept/tpm-1a2b3c4d"}, inv.did); diff != "" {
 			w.Errorf("done (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// TestDeleteOrphan_recordsLost_isRefused has a damaged database: the machine whose record
+// is lost may want the disk.
+func TestDeleteOrphan_recordsLost_isRefused(t *testing.T) {
+	inInventory(t, func(w *world, inv *fakeInventory) {
+		inv.stored = stored("lost/root", "kept/lost-1a2b3c4d/root")
+		w.store.warnings = []error{fmt.Errorf("machines/lost: %w", state.ErrDamaged)}
+		for _, ref := range []driver.StoredRef{{Folder: "lost", Disk: "root"}, {Folder: "kept/lost-1a2b3c4d"}} {
+			if err := w.engine.DeleteOrphan(w.Context(), ref); !errors.Is(err, state.ErrDamaged) {
+				w.Errorf("delete %s: error %v", ref, err)
+			}
+		}
+		if err := w.engine.Adopt(w.Context(), driver.StoredRef{Folder: "lost", Disk: "root"}, "db", "old"); !errors.Is(err, state.ErrDamaged) {
+			w.Errorf("adopt: error %v", err)
+		}
+		if len(inv.did) > 0 {
+			w.Errorf("done: %q", inv.did)
+		}
+		// What was kept of a deleted machine is no other's, and may be what is missing.
+		if err := w.engine.Adopt(w.Context(), driver.StoredRef{Folder: "kept/lost-1a2b3c4d"}, "lost", ""); err != nil {
+			w.Error(err)
 		}
 	})
 }
