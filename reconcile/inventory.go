@@ -123,7 +123,11 @@ func (e *Engine) wanted(ctx context.Context) (*wantedDisks, error) {
 		for _, d := range want.Machine.Object.Spec.Disks {
 			switch {
 			case d.File != "":
-				files[d.File] = driver.Need{Folder: vm, By: "disk " + d.Name + " of machine " + vm}
+				// Where two say different formats, what the file may read from counts.
+				if old, taken := files[d.File]; taken && !old.Raw {
+					continue
+				}
+				files[d.File] = driver.Need{Folder: vm, By: "disk " + d.Name + " of machine " + vm, Raw: d.Format == manifest.FormatRaw}
 			case d.NBD == nil:
 				// One that names its own source has no image here, but its name may be in use again.
 				w.named[vm+"/"+d.Name] = true

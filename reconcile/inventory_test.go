@@ -59,7 +59,7 @@ func stored(names ...string) []driver.StoredDisk {
 }
 
 func withISO(s *manifest.VirtualMachineSpec) {
-	s.Disks = append(s.Disks, manifest.Disk{Name: "iso", File: "/srv/x.iso", Media: manifest.MediaCDROM})
+	s.Disks = append(s.Disks, manifest.Disk{Name: "iso", File: "/srv/x.iso", Format: manifest.FormatRaw, Media: manifest.MediaCDROM})
 }
 
 func inInventory(t *testing.T, test func(w *world, inv *fakeInventory)) {
@@ -144,7 +144,7 @@ func TestOrphans_whatOthersNeed_isNoneAndIsNotDeleted(t *testing.T) {
 		if diff := cmp.Diff([]string{"gone/root", "kept/a-1a2b3c4d/base", "kept/a-1a2b3c4d/top"}, names); diff != "" || err != nil {
 			w.Errorf("error %v (-want +got):\n%s", err, diff)
 		}
-		if diff := cmp.Diff(map[string]driver.Need{"/srv/x.iso": {Folder: "web", By: "disk iso of machine web"}}, inv.named); diff != "" {
+		if diff := cmp.Diff(map[string]driver.Need{"/srv/x.iso": {Folder: "web", By: "disk iso of machine web", Raw: true}}, inv.named); diff != "" {
 			w.Errorf("named (-want +got):\n%s", diff)
 		}
 		for _, c := range []struct {
