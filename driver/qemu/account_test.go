@@ -137,6 +137,47 @@ func TestStart_runAs_processAndFilesAreTheUsers(t *testing.T) {
 	}
 }
 
+// TestStart_runAsWithATPM_nothingBeyondItsFolderIsGiven has a user who swaps the folder
+// of his TPM for a link, again and again, while root hands over what is in it.
+func TestStart_runAsWithATPM_nothingBeyondItsFolderIsGiven(t *testing.T) {
+	needSWTPM(t)
+	r, a := newAccountRig(t)
+	vm := r.vm("web", runAs(a.name), withTPM)
+	r.start(vm, true)
+	r.awaitSWTPM(true)
+	dir := r.layout.TPM("web")
+	if uid, mode := fileOwner(t, filepath.Join(dir, "tpm2-00.permall")); uid != a.uid || mode != 0o600 {
+		t.Errorf("the TPM's state belongs to %d with mode %#o", uid, mode)
+	}
+	r.end()
+	r.awaitSWTPM(false)
+	other := t.TempDir()
+	file := filepath.Join(other, "tpm2-00.permall")
+	r.must(os.WriteFile(file, nil, 0o600))
+	aside := filepath.Join(filepath.Dir(dir), "aside")
+	r.must(os.Symlink(other, aside))
+	done, swapping := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(swapping)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				_ = unix.Renameat2(unix.AT_FDCWD, dir, unix.AT_FDCWD, aside, unix.RENAME_EXCHANGE)
+			}
+		}
+	}()
+	for range 3000 {
+		_ = r.handOver(vm, a) // it may be refused, and nothing else
+	}
+	close(done)
+	<-swapping
+	if uid, _ := fileOwner(t, file); uid != os.Geteuid() {
+		t.Errorf("%s was given to %d", file, uid)
+	}
+}
+
 func TestStart_runAs_orderlyEndIsNoCrash(t *testing.T) {
 	r, a := newAccountRig(t)
 	const powerManagement = 0x604
