@@ -394,6 +394,39 @@ func TestObserve_recordsPlantedByTheUser_areNotBelieved(t *testing.T) {
 	}
 }
 
+// TestSnapshotRecord_plantedByTheUser_isNotBelieved has records that the user of a QEMU
+// put into the machine's folder, which is his. What a record says is started by a restore.
+func TestSnapshotRecord_plantedByTheUser_isNotBelieved(t *testing.T) {
+	r, a := newAccountRig(t)
+	vm := r.vm("web", runAs(a.name), func(s *manifest.VirtualMachineSpec) { s.Disks = []manifest.Disk{{Name: "root", Size: 1 << 20}} })
+	r.start(vm, true)
+	r.must(r.TakeSnapshot(t.Context(), vm, r.observe(vm, driver.DepthFull, driver.Alive), diskIntent("nightly")))
+	path := r.layout.Snapshot("web", "nightly")
+	text, err := os.ReadFile(path)
+	r.must(err)
+	if record, err := r.snapshots().record("web", "nightly"); err != nil || record == nil {
+		t.Fatalf("the record is %v, error %v", record, err)
+	}
+	for name, plant := range map[string]func() error{
+		"his own file": func() error {
+			return errors.Join(os.WriteFile(path, text, 0o600), os.Chown(path, a.uid, a.gid))
+		},
+		"a pipe": func() error { return unix.Mkfifo(path, 0o600) },
+		"a link": func() error { return os.Symlink("/etc/hostname", path) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r.must(os.Remove(path))
+			r.must(plant())
+			if record, err := r.snapshots().record("web", "nightly"); err == nil {
+				t.Errorf("the record is %v", record)
+			}
+			if o := r.observe(vm, driver.DepthFull, driver.Alive); o.Snapshots["nightly"].Record != nil {
+				t.Error("the observation has it")
+			}
+		})
+	}
+}
+
 func TestGive_linksAndPipes_areRefused(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
