@@ -169,7 +169,7 @@ func (d *Driver) Forget(ctx context.Context, name string, deleteDisks bool) (kep
 			return err
 		}
 		d.children.forget(l.launched)
-		return errors.Join(d.removeRun(name), os.RemoveAll(d.layout.LogDir(name)))
+		return errors.Join(d.removeRun(name), os.RemoveAll(d.layout.LogDir(name)), os.RemoveAll(d.layout.SeedScratch(name)))
 	})
 	return keptAt, fail(op, name, err, "")
 }
