@@ -409,7 +409,7 @@ func TestSnapshotRecord_plantedByTheUser_isNotBelieved(t *testing.T) {
 	}
 	for name, plant := range map[string]func() error{
 		"his own file": func() error {
-			return errors.Join(os.WriteFile(path, text, 0o600), os.Chown(path, a.uid, a.gid))
+			return errors.Join(os.WriteFile(path, text, 0o600), os.Chown(path, a.uid, a.gid)) //nolint:gosec // G703: a file of the layout
 		},
 		"a pipe": func() error { return unix.Mkfifo(path, 0o600) },
 		"a link": func() error { return os.Symlink("/etc/hostname", path) },
