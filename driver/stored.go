@@ -34,6 +34,9 @@ type Need struct {
 	Folder string
 	// By is what needs it, in words, such as "disk web/root".
 	By string
+	// Raw tells that it is a raw disk: what is in it is the guest's, and names no file of
+	// the host, whatever it looks like.
+	Raw bool
 	// Snapshot is the tag of the snapshot that it is; empty for anything else.
 	Snapshot string
 }

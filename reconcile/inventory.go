@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -122,7 +123,11 @@ func (e *Engine) wanted(ctx context.Context) (*wantedDisks, error) {
 		for _, d := range want.Machine.Object.Spec.Disks {
 			switch {
 			case d.File != "":
-				files[d.File] = driver.Need{Folder: vm, By: "disk " + d.Name + " of machine " + vm}
+				// Where two say different formats, what the file may read from counts.
+				if old, taken := files[d.File]; taken && !old.Raw {
+					continue
+				}
+				files[d.File] = driver.Need{Folder: vm, By: "disk " + d.Name + " of machine " + vm, Raw: d.Format == manifest.FormatRaw}
 			case d.NBD == nil:
 				// One that names its own source has no image here, but its name may be in use again.
 				w.named[vm+"/"+d.Name] = true
@@ -151,7 +156,7 @@ func (w *wantedDisks) need(d driver.StoredDisk, ref driver.StoredRef) *driver.Ne
 // DeleteOrphan deletes a stored disk that no machine wants, or a kept folder with all
 // that is in it, while no other process may act on the machine of that folder.
 func (e *Engine) DeleteOrphan(ctx context.Context, ref driver.StoredRef) error {
-	const op = "delete"
+	const op = opDelete
 	unlock, err := e.lock(ctx, folderName(ref))
 	if err != nil {
 		return err
@@ -167,13 +172,37 @@ func (e *Engine) DeleteOrphan(ctx context.Context, ref driver.StoredRef) error {
 	return nil
 }
 
+// opDelete is the deletion of a disk, in errors.
+const opDelete = "delete"
+
 // folderName is the folder without where it is.
 func folderName(ref driver.StoredRef) string {
 	return strings.TrimPrefix(ref.Folder, driver.KeptPrefix)
 }
 
+// allRecords refuses while records are lost: what their machines want is not known.
+func (e *Engine) allRecords(ctx context.Context, op string, ref driver.StoredRef) error {
+	var lost []error
+	err := e.cfg.Store.View(ctx, func(tx Tx) error {
+		lost = tx.Warnings()
+		return nil
+	})
+	if err != nil || len(lost) == 0 {
+		return err
+	}
+	return &Error{
+		Object: "disk " + ref.String(), Op: op, Err: errors.Join(lost...), Detail: "a machine whose record is lost may want it",
+		Hint: "apply all manifests again first",
+	}
+}
+
 // orphan refuses what a machine wants or a process has open, and what is not there.
 func (e *Engine) orphan(ctx context.Context, op string, ref driver.StoredRef) error {
+	if op == opDelete || !ref.IsKept() {
+		if err := e.allRecords(ctx, op, ref); err != nil {
+			return err
+		}
+	}
 	w, err := e.wanted(ctx)
 	if err != nil {
 		return err
@@ -202,6 +231,14 @@ func (e *Engine) orphan(ctx context.Context, op string, ref driver.StoredRef) er
 		}
 		found = true
 	}
+	if !found && ref.Disk == "" && ref.IsKept() {
+		// A TPM or an NVRAM alone is worth keeping, too.
+		uid, err := e.cfg.Ports.Inventory.StoredUID(ref)
+		if err != nil {
+			return &Error{Object: "disk " + ref.String(), Op: op, Err: err}
+		}
+		found = uid != ""
+	}
 	if !found {
 		return &Error{Object: "disk " + ref.String(), Op: op, Err: ErrNotFound, Hint: "see what there is with: maqet disk orphans"}
 	}
@@ -213,12 +250,19 @@ func (e *Engine) orphan(ctx context.Context, op string, ref driver.StoredRef) er
 func (e *Engine) Adopt(ctx context.Context, ref driver.StoredRef, vm, as string) error {
 	const op = "adopt"
 	object := "disk " + ref.String()
-	unlock, err := e.lock(ctx, vm)
-	if err != nil {
-		return err
+	// Whose disk it is may be about to be started, and the disk to be deleted. All take
+	// locks in the same order, so that two never wait for each other.
+	names := []string{vm, folderName(ref)}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		unlock, err := e.lock(ctx, name)
+		if err != nil {
+			return err
+		}
+		defer unlock()
 	}
-	defer unlock()
-	if err := e.orphan(ctx, op, ref); err != nil {
+	err := e.orphan(ctx, op, ref)
+	if err != nil {
 		return err
 	}
 	message := fmt.Sprintf("%s is disk %s now", ref, as)

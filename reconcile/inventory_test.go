@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/manifest"
+	"github.com/maqet/maqet/state"
 )
 
 // fakeInventory is a state dir with images, and notes what was done.
@@ -57,7 +59,7 @@ func stored(names ...string) []driver.StoredDisk {
 }
 
 func withISO(s *manifest.VirtualMachineSpec) {
-	s.Disks = append(s.Disks, manifest.Disk{Name: "iso", File: "/srv/x.iso", Media: manifest.MediaCDROM})
+	s.Disks = append(s.Disks, manifest.Disk{Name: "iso", File: "/srv/x.iso", Format: manifest.FormatRaw, Media: manifest.MediaCDROM})
 }
 
 func inInventory(t *testing.T, test func(w *world, inv *fakeInventory)) {
@@ -142,7 +144,7 @@ func TestOrphans_whatOthersNeed_isNoneAndIsNotDeleted(t *testing.T) {
 		if diff := cmp.Diff([]string{"gone/root", "kept/a-1a2b3c4d/base", "kept/a-1a2b3c4d/top"}, names); diff != "" || err != nil {
 			w.Errorf("error %v (-want +got):\n%s", err, diff)
 		}
-		if diff := cmp.Diff(map[string]driver.Need{"/srv/x.iso": {Folder: "web", By: "disk iso of machine web"}}, inv.named); diff != "" {
+		if diff := cmp.Diff(map[string]driver.Need{"/srv/x.iso": {Folder: "web", By: "disk iso of machine web", Raw: true}}, inv.named); diff != "" {
 			w.Errorf("named (-want +got):\n%s", diff)
 		}
 		for _, c := range []struct {
@@ -187,6 +189,85 @@ func TestAdopt_folderOfAnotherIdentity_isRefused(t *testing.T) {
 		want := []string{"adopt kept/web-1a2b3c4d/root web/more", "adopt kept/web-1a2b3c4d web", "adopt kept/web-1a2b3c4d new"}
 		if diff := cmp.Diff(want, inv.did); diff != "" {
 			w.Errorf("done (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// TestAdopt_otherProcessActsOnTheFolder_isRefused has another process that has the lock
+// of whose disk it is: it may be starting that machine, or deleting the disk.
+func TestAdopt_otherProcessActsOnTheFolder_isRefused(t *testing.T) {
+	inInventory(t, func(w *world, inv *fakeInventory) {
+		inv.stored = stored("web/old", "kept/web-1a2b3c4d/root")
+		for _, c := range []struct {
+			ref    driver.StoredRef
+			locked string
+		}{
+			{driver.StoredRef{Folder: "web", Disk: "old"}, "web"},
+			{driver.StoredRef{Folder: "kept/web-1a2b3c4d", Disk: "root"}, "web-1a2b3c4d"},
+			{driver.StoredRef{Folder: "web", Disk: "old"}, "db"},
+		} {
+			unlock, err := w.newEngine().lock(w.Context(), c.locked)
+			if err != nil {
+				w.Fatal(err)
+			}
+			if err := w.engine.Adopt(w.Context(), c.ref, "db", "old"); !errors.Is(err, context.DeadlineExceeded) {
+				w.Errorf("%s while %s is locked: error %v", c.ref, c.locked, err)
+			}
+			unlock()
+		}
+		// Within one machine there is one lock only.
+		if err := w.engine.Adopt(w.Context(), driver.StoredRef{Folder: "web", Disk: "old"}, "web", "new"); err != nil {
+			w.Error(err)
+		}
+		if diff := cmp.Diff([]string{"adopt web/old web/new"}, inv.did); diff != "" {
+			w.Errorf("done (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// TestOrphans_keptFolderWithoutADisk_canBeNamed has a folder with a TPM, say, and no disk.
+func TestOrphans_keptFolderWithoutADisk_canBeNamed(t *testing.T) {
+	inInventory(t, func(w *world, inv *fakeInventory) {
+		ref := driver.StoredRef{Folder: "kept/tpm-1a2b3c4d"}
+		if err := w.engine.DeleteOrphan(w.Context(), ref); !errors.Is(err, ErrNotFound) {
+			w.Errorf("without an identity: error %v", err)
+		}
+		inv.uid = "1a2b3c4d-0000-4000-8000-000000000000"
+		if err := w.engine.Adopt(w.Context(), ref, "tpm", ""); err != nil {
+			w.Error(err)
+		}
+		if err := w.engine.DeleteOrphan(w.Context(), ref); err != nil {
+			w.Error(err)
+		}
+		if err := w.engine.DeleteOrphan(w.Context(), driver.StoredRef{Folder: ref.Folder, Disk: "root"}); !errors.Is(err, ErrNotFound) {
+			w.Errorf("one disk of it: error %v", err)
+		}
+		if diff := cmp.Diff([]string{"adopt kept/tpm-1a2b3c4d tpm", "delete kept/tpm-1a2b3c4d"}, inv.did); diff != "" {
+			w.Errorf("done (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// TestDeleteOrphan_recordsLost_isRefused has a damaged database: the machine whose record
+// is lost may want the disk.
+func TestDeleteOrphan_recordsLost_isRefused(t *testing.T) {
+	inInventory(t, func(w *world, inv *fakeInventory) {
+		inv.stored = stored("lost/root", "kept/lost-1a2b3c4d/root")
+		w.store.warnings = []error{fmt.Errorf("machines/lost: %w", state.ErrDamaged)}
+		for _, ref := range []driver.StoredRef{{Folder: "lost", Disk: "root"}, {Folder: "kept/lost-1a2b3c4d"}} {
+			if err := w.engine.DeleteOrphan(w.Context(), ref); !errors.Is(err, state.ErrDamaged) {
+				w.Errorf("delete %s: error %v", ref, err)
+			}
+		}
+		if err := w.engine.Adopt(w.Context(), driver.StoredRef{Folder: "lost", Disk: "root"}, "db", "old"); !errors.Is(err, state.ErrDamaged) {
+			w.Errorf("adopt: error %v", err)
+		}
+		if len(inv.did) > 0 {
+			w.Errorf("done: %q", inv.did)
+		}
+		// What was kept of a deleted machine is no other's, and may be what is missing.
+		if err := w.engine.Adopt(w.Context(), driver.StoredRef{Folder: "kept/lost-1a2b3c4d"}, "lost", ""); err != nil {
+			w.Error(err)
 		}
 	})
 }

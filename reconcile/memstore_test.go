@@ -28,6 +28,8 @@ type memStore struct {
 	updates int
 	// fail makes writing fail.
 	fail error
+	// warnings are of records that are lost.
+	warnings []error
 }
 
 func newMemStore() *memStore {
@@ -35,7 +37,12 @@ func newMemStore() *memStore {
 }
 
 // memTx is one transaction: a copy that is put back when it succeeds.
-type memTx struct{ machines, snaps, images map[string][]byte }
+type memTx struct {
+	machines, snaps, images map[string][]byte
+	warnings                []error
+}
+
+func (tx *memTx) Warnings() []error { return tx.warnings }
 
 func (s *memStore) View(ctx context.Context, do func(Tx) error) error {
 	if s.turns != nil {
@@ -43,7 +50,7 @@ func (s *memStore) View(ctx context.Context, do func(Tx) error) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return do(&memTx{maps.Clone(s.machines), maps.Clone(s.snaps), maps.Clone(s.images)})
+	return do(&memTx{maps.Clone(s.machines), maps.Clone(s.snaps), maps.Clone(s.images), s.warnings})
 }
 
 // about is what a transaction begins with reading, in words. It finds nothing.
@@ -73,7 +80,7 @@ func (s *memStore) Update(ctx context.Context, do func(Tx) error) error {
 	s.turns.wait(ctx, "update")
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	tx := &memTx{maps.Clone(s.machines), maps.Clone(s.snaps), maps.Clone(s.images)}
+	tx := &memTx{maps.Clone(s.machines), maps.Clone(s.snaps), maps.Clone(s.images), s.warnings}
 	if err := do(tx); err != nil {
 		return err
 	}

@@ -39,6 +39,8 @@ type Tx interface {
 	MachineTx
 	SnapshotTx
 	ImageTx
+	// Warnings are of records that are lost, and read as if they were not there.
+	Warnings() []error
 }
 
 // Store remembers objects in short transactions.

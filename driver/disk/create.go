@@ -109,7 +109,7 @@ func (i *Images) createLocked(ctx context.Context, path string, size int64) erro
 	defer func() { _ = temp.Close() }()
 	// The file exists with mode 0600 before qemu-img writes into it: qemu-img's own
 	// new files would be readable for everybody.
-	if _, err := i.run(ctx, "create", "-q", "-f", "qcow2", temp.Name(), strconv.FormatInt(size, 10)); err != nil {
+	if _, err := i.runWith(ctx, temp, "create", "-q", "-f", "qcow2", written, strconv.FormatInt(size, 10)); err != nil {
 		return err
 	}
 	if err := verifyQcow2(temp, size); err != nil {

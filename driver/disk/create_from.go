@@ -58,7 +58,7 @@ func (i *Images) copyLocked(ctx context.Context, path, source string, from Info)
 	defer func() { _ = os.Remove(temp.Name()) }() // gone already once it was renamed
 	defer func() { err = errors.Join(err, temp.Close()) }()
 	// The target exists already, with mode 0600, which qemu-img keeps.
-	if _, err := i.run(ctx, "convert", "-q", "-f", from.Format, "-O", string(manifest.FormatQcow2), "--", source, temp.Name()); err != nil {
+	if _, err := i.runWith(ctx, temp, "convert", "-q", "-f", from.Format, "-O", string(manifest.FormatQcow2), "--", source, written); err != nil {
 		return err
 	}
 	if err := verifyQcow2(temp, from.VirtualSize); err != nil {

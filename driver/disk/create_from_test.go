@@ -58,3 +58,25 @@ func TestCreateFrom_missingSource_makesNothing(t *testing.T) {
 		t.Error("something was made")
 	}
 }
+
+// TestMake_linkPutInItsPlace_writesNowhereElse has another user, whose folder it is, put a
+// link in the place of an image while qemu-img is about to write it.
+func TestMake_linkPutInItsPlace_writesNowhereElse(t *testing.T) {
+	victim := filepath.Join(t.TempDir(), "victim")
+	const text = "not an image"
+	if err := os.WriteFile(victim, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	source := newDisks(t, newImages(t), "source")["source"]
+	images := fakeTool(t, `case $1 in create|convert) for f in `+dir+`/`+tempPrefix+`*; do rm "$f"; ln -s `+victim+` "$f"; done;; esac; real "$@"`)
+	for what, err := range map[string]error{
+		"create":  images.Create(t.Context(), filepath.Join(dir, "a"), 1<<20),
+		"copy":    images.CreateFrom(t.Context(), filepath.Join(dir, "b"), source, manifest.FormatQcow2),
+		"overlay": images.CreateOverlay(t.Context(), filepath.Join(dir, "c"), Base{Path: source, Format: "qcow2", Size: 1 << 20}, 1<<20),
+	} {
+		if got, readErr := os.ReadFile(victim); string(got) != text || readErr != nil {
+			t.Fatalf("%s (%v) has overwritten the file that the link leads to", what, err)
+		}
+	}
+}

@@ -86,8 +86,8 @@ func TestCreate_fileThere_isLeftUntouched(t *testing.T) {
 }
 
 func TestCreate_fileAppearsMeanwhile_isNotOverwritten(t *testing.T) {
-	images := fakeTool(t, `real "$@" && for last; do :; done && echo precious >"$(dirname "$5")/root.qcow2"`)
 	path := filepath.Join(t.TempDir(), "root.qcow2")
+	images := fakeTool(t, `real "$@" && case $1 in create) echo precious >`+path+`;; esac`)
 	if err := images.Create(t.Context(), path, 1<<20); err != nil {
 		t.Fatal(err)
 	}

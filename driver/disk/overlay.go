@@ -88,7 +88,7 @@ func (i *Images) overlayLocked(ctx context.Context, path string, base Base, size
 	}
 	defer func() { _ = os.Remove(temp.Name()) }() // gone already once it was renamed
 	defer func() { _ = temp.Close() }()
-	_, err = i.run(ctx, "create", "-q", "-f", "qcow2", "-b", base.Path, "-F", base.Format, temp.Name(), strconv.FormatInt(size, 10))
+	_, err = i.runWith(ctx, temp, "create", "-q", "-f", "qcow2", "-b", base.Path, "-F", base.Format, written, strconv.FormatInt(size, 10))
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,15 @@ const toolGrace = time.Second
 // run runs qemu-img with args and returns what it wrote on stdout. The whole
 // process group is killed when ctx ends or the time for one command is over.
 func (i *Images) run(ctx context.Context, args ...string) ([]byte, error) {
+	return i.runWith(ctx, nil, args...)
+}
+
+// written is by which name qemu-img writes the file that runWith gives it.
+const written = "/proc/self/fd/3"
+
+// runWith is run for a qemu-img that has a file open. It writes the file by that: in a
+// folder of another user somebody else's may have its name by then.
+func (i *Images) runWith(ctx context.Context, file *os.File, args ...string) ([]byte, error) {
 	binary, err := i.tool()
 	if err != nil {
 		return nil, err
@@ -35,6 +44,9 @@ func (i *Images) run(ctx context.Context, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, binary, args...) //nolint:gosec // G204: the binary is the operator's choice and no shell is involved
 	cmd.Env = append(os.Environ(), "LANG=C", "LC_ALL=C")
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if file != nil {
+		cmd.ExtraFiles = []*os.File{file}
+	}
 	// A qemu-img must not go on behind the back of whoever comes after a maqet that
 	// was killed. The kernel's signal is bound to the thread that forks.
 	runtime.LockOSThread()

@@ -40,14 +40,12 @@ func (d *Driver) handOver(vm *manifest.VirtualMachine, a *account) error {
 		paths = append(paths, d.layout.Seed(name))
 	}
 	if vm.Spec.TPM != nil {
-		dir := d.layout.TPM(name)
-		state, err := os.ReadDir(dir)
-		if err != nil {
-			return err
+		uid, gid := os.Geteuid(), os.Getegid()
+		if a != nil {
+			uid, gid = a.uid, a.gid
 		}
-		paths = append(paths, dir)
-		for _, f := range state {
-			paths = append(paths, filepath.Join(dir, f.Name()))
+		if err := giveFolder(d.layout.TPM(name), uid, gid); err != nil {
+			return err
 		}
 	}
 	if s := vm.Spec.Serial; s != nil && s.Log {
@@ -104,8 +102,33 @@ func (d *Driver) openParents(name string) error {
 
 // give makes a file or folder the user's own, and in no case what a link leads to:
 // whoever owned its folder before may have put one there.
-func give(path string, uid, gid int) error {
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+func give(path string, uid, gid int) error { return giveAt(unix.AT_FDCWD, path, path, uid, gid) }
+
+// giveFolder gives a folder with the files in it. The folder lies in one that may be the
+// user's already, who can put a link in its place at any time: what is in it is reached
+// through the folder itself, not by its path.
+func giveFolder(path string, uid, gid int) error {
+	dir, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0) //nolint:gosec // G304: a folder of the layout
+	if err != nil {
+		return err
+	}
+	defer func() { _ = dir.Close() }() // it was only read
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	fd := int(dir.Fd())
+	for _, name := range append([]string{"."}, names...) {
+		if err := giveAt(fd, name, filepath.Join(path, name), uid, gid); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// giveAt is give for a name in an open folder; path is the whole path, for messages.
+func giveAt(dir int, name, path string, uid, gid int) error {
+	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &fs.PathError{Op: "open", Path: path, Err: err}
 	}

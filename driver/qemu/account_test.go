@@ -137,6 +137,47 @@ func TestStart_runAs_processAndFilesAreTheUsers(t *testing.T) {
 	}
 }
 
+// TestStart_runAsWithATPM_nothingBeyondItsFolderIsGiven has a user who swaps the folder
+// of his TPM for a link, again and again, while root hands over what is in it.
+func TestStart_runAsWithATPM_nothingBeyondItsFolderIsGiven(t *testing.T) {
+	needSWTPM(t)
+	r, a := newAccountRig(t)
+	vm := r.vm("web", runAs(a.name), withTPM)
+	r.start(vm, true)
+	r.awaitSWTPM(true)
+	dir := r.layout.TPM("web")
+	if uid, mode := fileOwner(t, filepath.Join(dir, "tpm2-00.permall")); uid != a.uid || mode != 0o600 {
+		t.Errorf("the TPM's state belongs to %d with mode %#o", uid, mode)
+	}
+	r.end()
+	r.awaitSWTPM(false)
+	other := t.TempDir()
+	file := filepath.Join(other, "tpm2-00.permall")
+	r.must(os.WriteFile(file, nil, 0o600))
+	aside := filepath.Join(filepath.Dir(dir), "aside")
+	r.must(os.Symlink(other, aside))
+	done, swapping := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(swapping)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				_ = unix.Renameat2(unix.AT_FDCWD, dir, unix.AT_FDCWD, aside, unix.RENAME_EXCHANGE)
+			}
+		}
+	}()
+	for range 3000 {
+		_ = r.handOver(vm, a) // it may be refused, and nothing else
+	}
+	close(done)
+	<-swapping
+	if uid, _ := fileOwner(t, file); uid != os.Geteuid() {
+		t.Errorf("%s was given to %d", file, uid)
+	}
+}
+
 func TestStart_runAs_orderlyEndIsNoCrash(t *testing.T) {
 	r, a := newAccountRig(t)
 	const powerManagement = 0x604
@@ -349,6 +390,39 @@ func TestObserve_recordsPlantedByTheUser_areNotBelieved(t *testing.T) {
 				t.Error("Kill believed it")
 			}
 			r.must(os.Remove(r.layout.Launched("web")))
+		})
+	}
+}
+
+// TestSnapshotRecord_plantedByTheUser_isNotBelieved has records that the user of a QEMU
+// put into the machine's folder, which is his. What a record says is started by a restore.
+func TestSnapshotRecord_plantedByTheUser_isNotBelieved(t *testing.T) {
+	r, a := newAccountRig(t)
+	vm := r.vm("web", runAs(a.name), func(s *manifest.VirtualMachineSpec) { s.Disks = []manifest.Disk{{Name: "root", Size: 1 << 20}} })
+	r.start(vm, true)
+	r.must(r.TakeSnapshot(t.Context(), vm, r.observe(vm, driver.DepthFull, driver.Alive), diskIntent("nightly")))
+	path := r.layout.Snapshot("web", "nightly")
+	text, err := os.ReadFile(path)
+	r.must(err)
+	if record, err := r.snapshots().record("web", "nightly"); err != nil || record == nil {
+		t.Fatalf("the record is %v, error %v", record, err)
+	}
+	for name, plant := range map[string]func() error{
+		"his own file": func() error {
+			return errors.Join(os.WriteFile(path, text, 0o600), os.Chown(path, a.uid, a.gid)) //nolint:gosec // G703: a file of the layout
+		},
+		"a pipe": func() error { return unix.Mkfifo(path, 0o600) },
+		"a link": func() error { return os.Symlink("/etc/hostname", path) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r.must(os.Remove(path))
+			r.must(plant())
+			if record, err := r.snapshots().record("web", "nightly"); err == nil {
+				t.Errorf("the record is %v", record)
+			}
+			if o := r.observe(vm, driver.DepthFull, driver.Alive); o.Snapshots["nightly"].Record != nil {
+				t.Error("the observation has it")
+			}
 		})
 	}
 }

@@ -169,7 +169,7 @@ func (d *Driver) Forget(ctx context.Context, name string, deleteDisks bool) (kep
 			return err
 		}
 		d.children.forget(l.launched)
-		return errors.Join(d.removeRun(name), os.RemoveAll(d.layout.LogDir(name)))
+		return errors.Join(d.removeRun(name), os.RemoveAll(d.layout.LogDir(name)), os.RemoveAll(d.layout.SeedScratch(name)))
 	})
 	return keptAt, fail(op, name, err, "")
 }
@@ -177,6 +177,10 @@ func (d *Driver) Forget(ctx context.Context, name string, deleteDisks bool) (kep
 // putAway moves or deletes the folder with the machine's disks.
 func (d *Driver) putAway(ctx context.Context, name string, l *look, deleteDisks bool) (string, error) {
 	dir := d.layout.DiskDir(name)
+	// Its swtpm ends by itself, a moment after QEMU, and has a file open until then.
+	if err := (&tpm{dir: d.layout.TPM(name)}).awaitFree(ctx, d); err != nil {
+		return "", err
+	}
 	if deleteDisks {
 		return "", d.images.Remove(ctx, dir)
 	}

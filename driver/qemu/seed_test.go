@@ -386,3 +386,20 @@ func TestSeed_firmware_bootsTheDisk(t *testing.T) {
 		})
 	}
 }
+
+// TestForget_seedCutOff_leavesNoSecrets has the tree of a seed that was being made when
+// maqet was killed: user-data may hold secrets.
+func TestForget_seedCutOff_leavesNoSecrets(t *testing.T) {
+	r := newRig(t)
+	vm := r.vm("web")
+	_, err := r.EnsureIdentity(t.Context(), vm)
+	r.must(err)
+	tree := filepath.Join(r.layout.SeedScratch("web"), "tree")
+	r.must(os.MkdirAll(tree, 0o700))
+	r.must(os.WriteFile(filepath.Join(tree, userDataName), []byte("password: x"), 0o600))
+	_, err = r.Forget(t.Context(), "web", false)
+	r.must(err)
+	if _, err := os.Stat(r.layout.SeedScratch("web")); err == nil {
+		t.Error("the seed's data are still there")
+	}
+}

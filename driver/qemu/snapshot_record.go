@@ -154,18 +154,12 @@ func (s *snapshots) draft(vm, tag string) (*driver.SnapshotRecord, error) {
 // readRecord reads one record and checks that it is of the tag and of a format
 // that is known here.
 func readRecord(path, tag string) (*driver.SnapshotRecord, error) {
-	text, err := os.ReadFile(path) //nolint:gosec // G304: a file of maqet's own
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil //nolint:nilnil // no record is an answer of its own
-	}
-	if err != nil {
-		return nil, fmt.Errorf("snapshot record: %w", err)
-	}
-	record := new(driver.SnapshotRecord)
-	if err := json.Unmarshal(text, record); err != nil {
-		return nil, fmt.Errorf("snapshot record %s: %w", path, err)
-	}
+	record, err := readRecordFile[driver.SnapshotRecord](path, "remove the file; the disks keep the snapshot")
 	switch {
+	case err != nil:
+		return nil, fmt.Errorf("snapshot record: %w", err)
+	case record == nil:
+		return nil, nil //nolint:nilnil // no record is an answer of its own
 	case record.Version < 1 || record.Version > driver.SnapshotRecordVersion:
 		return nil, fmt.Errorf("snapshot record %s: it has format %d, and this maqet knows 1 to %d", path, record.Version, driver.SnapshotRecordVersion)
 	case record.Tag != tag:

@@ -125,8 +125,9 @@ func (d *Driver) storedPath(ref driver.StoredRef) (string, error) {
 	return filepath.Join(dir, ref.Disk+diskSuffix), nil
 }
 
-// DeleteStored deletes a stored disk, or a kept folder with all that is in it. It is
-// refused while a process has a file of it open. The caller has made sure that no
+// DeleteStored deletes a stored disk, or a kept folder with all that is in it. With the
+// last disk of a kept folder that goes too, unless a TPM, an NVRAM or something else is in
+// it. It is refused while a process has a file of it open. The caller has made sure that no
 // machine wants it.
 func (d *Driver) DeleteStored(ctx context.Context, ref driver.StoredRef) error {
 	if ref.Disk != "" {
@@ -137,9 +138,9 @@ func (d *Driver) DeleteStored(ctx context.Context, ref driver.StoredRef) error {
 		if err := d.images.RemoveFile(ctx, path); err != nil || !ref.IsKept() {
 			return err
 		}
-		// An identity goes with the last of its disks.
-		left, err := storedIn(filepath.Dir(path), ref.Folder)
-		if err != nil || len(left) > 0 {
+		// An identity goes with the last of its disks, unless more was kept: a TPM may have
+		// the key to a disk elsewhere.
+		if more, err := d.keepsMore(filepath.Dir(path)); err != nil || more {
 			return err
 		}
 		return d.images.Remove(ctx, filepath.Dir(path))
@@ -152,6 +153,21 @@ func (d *Driver) DeleteStored(ctx context.Context, ref driver.StoredRef) error {
 		return err
 	}
 	return d.images.Remove(ctx, dir)
+}
+
+// keepsMore tells whether a kept folder holds what is worth something without a disk in
+// it: anything but an identity, a seed and records of snapshots.
+func (d *Driver) keepsMore(dir string) (bool, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("look what else was kept: %w", err)
+	}
+	l := d.layout
+	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
+		return !slices.ContainsFunc([]string{l.Identity("x"), l.Seed("x"), l.SeedRecord("x"), l.SnapshotDir("x")}, func(path string) bool {
+			return filepath.Base(path) == e.Name()
+		})
+	}), nil
 }
 
 // AdoptFolder makes a kept folder, with its disks, identity and snapshots, that of a

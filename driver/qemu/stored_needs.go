@@ -14,6 +14,7 @@ import (
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/driver/disk"
+	"github.com/maqet/maqet/manifest"
 )
 
 // maxBacking is how many backing files are followed from one image.
@@ -40,6 +41,9 @@ func (d *Driver) StoredNeeds(ctx context.Context, stored []driver.StoredDisk, na
 	}
 	for _, path := range slices.Sorted(maps.Keys(named)) {
 		n.add(path, named[path])
+		if named[path].Raw {
+			continue
+		}
 		if err := errors.Join(n.reads(path, named[path]), ctx.Err()); err != nil {
 			return nil, err
 		}
@@ -94,6 +98,9 @@ func (n *needs) reads(path string, need driver.Need) error {
 			return nil
 		}
 		n.add(next, need)
+		if h.BackingFormat == string(manifest.FormatRaw) {
+			return nil // it names nothing, whatever is in it
+		}
 		path = next
 	}
 	return fmt.Errorf("%s: its backing files have no end", need.By)

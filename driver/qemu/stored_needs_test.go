@@ -76,3 +76,23 @@ func TestAdoptDisk_ofAnImage_staysBoundToIt(t *testing.T) {
 		t.Errorf("the disk is %+v", f)
 	}
 }
+
+// TestStoredNeeds_rawDiskWithAnImageInIt_readsNothing has a disk whose guest wrote the
+// header of a qcow2 into it: its words must not reach the host, here by a chain without end.
+func TestStoredNeeds_rawDiskWithAnImageInIt_readsNothing(t *testing.T) {
+	r := newRig(t)
+	raw := filepath.Join(shortDir(t), "shared.raw")
+	above := filepath.Join(filepath.Dir(raw), "above.qcow2")
+	for _, c := range []struct{ path, from, format string }{{raw, filepath.Dir(raw) + "/./shared.raw", "qcow2"}, {above, raw, "raw"}} {
+		out, err := exec.Command("qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", c.format, "-b", c.from, c.path, "1M").CombinedOutput() //nolint:gosec // G204: a test's own words
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	for path, named := range map[string]driver.Need{raw: {Folder: "db", By: "disk a of machine db", Raw: true}, above: {Folder: "db", By: "disk b of machine db"}} {
+		needs, err := r.StoredNeeds(t.Context(), nil, map[string]driver.Need{path: named})
+		if err != nil || len(needs) > 0 {
+			t.Errorf("%s: needs %v, error %v", path, needs, err)
+		}
+	}
+}

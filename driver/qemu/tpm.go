@@ -97,7 +97,7 @@ func (t *tpm) awaitFree(ctx context.Context, d *Driver) error {
 			return err
 		}
 		if err := pause(ctx, firstTry); err != nil {
-			return fmt.Errorf("the TPM in %s is still in use by process %d, although its QEMU is gone; end that process, then start again", t.dir, pid)
+			return fmt.Errorf("the TPM in %s is still in use by process %d, although its QEMU is gone; end that process, then try again", t.dir, pid)
 		}
 	}
 }
@@ -113,16 +113,17 @@ func (t *tpm) pair() (*os.File, error) {
 }
 
 // start starts swtpm, as the user that QEMU runs as. It says what it has to say into
-// QEMU's log.
+// QEMU's log. It is started in the folder of its state, since it has no way to be told of
+// a path with a comma.
 func (t *tpm) start(ctx context.Context, null, log *os.File, a *account) (pid int, err error) {
 	argv := []string{
-		t.binary, "socket", "--tpm2", "--tpmstate", "dir=" + t.dir + ",mode=0600",
+		t.binary, "socket", "--tpm2", "--tpmstate", "dir=.,mode=0600",
 		"--ctrl", fmt.Sprintf("type=unixio,clientfd=%d", firstFile), "--terminate",
 	}
 	files := []uintptr{null.Fd(), log.Fd(), log.Fd(), t.end.Fd()}
 	pidfd := -1
 	pid, _, err = syscall.StartProcess(t.binary, argv, &syscall.ProcAttr{ //nolint:gosec // G204: the command line is made here
-		Dir: "/", Files: files, Env: a.environ(os.Environ()),
+		Dir: t.dir, Files: files, Env: a.environ(os.Environ()),
 		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd, Credential: a.credential()},
 	})
 	closeErr := t.close()

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/internal/layout"
 	"github.com/maqet/maqet/manifest"
 )
 
@@ -196,4 +197,41 @@ func TestTPM_noSWTPM_isFoundBeforeAnythingIsMade(t *testing.T) {
 	if _, findings, err := r.prober.Check(t.Context(), isa); err != nil || len(findings) != 2 {
 		t.Errorf("on microvm: findings %+v, error %v", findings, err)
 	}
+}
+
+// TestTPM_folderWithCommas_isTakenForOnePath has a state dir whose path swtpm would read
+// as further options.
+func TestTPM_folderWithCommas_isTakenForOnePath(t *testing.T) {
+	needSWTPM(t)
+	r := newRig(t)
+	dir := filepath.Dir(r.layout.State)
+	odd := rigAt(t, layout.Layout{State: filepath.Join(dir, "s,mode=0666"), Run: r.layout.Run})
+	vm := odd.vm("web", withTPM)
+	odd.start(vm, true)
+	odd.awaitSWTPM(true)
+	state, err := os.Stat(filepath.Join(odd.layout.TPM("web"), "tpm2-00.permall"))
+	if err != nil || state.Mode().Perm() != 0o600 {
+		t.Errorf("the TPM's state is %v, error %v", state, err)
+	}
+}
+
+// TestForget_swtpmStillEnding_waitsForIt deletes a machine whose QEMU is gone a moment
+// before its swtpm.
+func TestForget_swtpmStillEnding_waitsForIt(t *testing.T) {
+	needSWTPM(t)
+	r := newRig(t)
+	vm := r.vm("web", withTPM)
+	r.start(vm, true)
+	pid := r.awaitSWTPM(true)
+	r.must(unix.Kill(pid, unix.SIGSTOP))
+	r.end()
+	r.timing.Quit = 10 * firstTry
+	_, err := r.Forget(t.Context(), "web", true)
+	if err == nil || !strings.Contains(err.Error(), "although its QEMU is gone") {
+		t.Errorf("error is %v, want that the TPM was waited for", err)
+	}
+	r.must(unix.Kill(pid, unix.SIGCONT))
+	r.timing.Quit = realTimeout
+	_, err = r.Forget(t.Context(), "web", true)
+	r.must(err)
 }
