@@ -14,6 +14,8 @@ LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 20s
 BENCH    ?= .
 CASES    ?= .
+# Tests at once in a package. Those on real QEMU wait for guests most of the time.
+PARALLEL ?= $(shell echo $$((2 * $$(nproc))))
 TOOLS    := $(CURDIR)/build/tools
 LINT     := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
@@ -71,7 +73,7 @@ install-deps: ## Install the Debian packages that demo and tests need (as root; 
 
 .PHONY: test
 test: install-deps build guest guest-generic guest-agent ## Every test with the race detector, on real QEMU; long ones at a small size.
-	MAQET_SOAK= go test -race -count=1 -shuffle=on -timeout 20m ./...
+	MAQET_SOAK= go test -race -count=1 -shuffle=on -parallel $(PARALLEL) -timeout 30m ./...
 
 .PHONY: race
 race: ## The tests that need no QEMU guest, with the race detector, twice over.
