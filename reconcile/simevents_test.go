@@ -215,6 +215,14 @@ func (w *simWorld) events() map[string]func() {
 		"answers":    func() { w.host.set(func() { clear(w.host.hung); clear(w.host.slow) }) },
 		"agent ends": func() { w.host.touch(w.pick(), func(m *simMachine) { m.hears(false) }) },
 		"agent runs": func() { w.host.touch(w.pick(), func(m *simMachine) { m.hears(true) }) },
+		"left frozen": func() {
+			// Somebody froze the guest, and died before it was thawed.
+			w.host.touch(w.pick(), func(m *simMachine) {
+				if m.state() == runRunning && m.obs.Guest.Agent != nil && m.obs.Guest.Agent.Open && m.obs.Freeze == nil {
+					m.obs.Freeze = &driver.Freeze{UID: testUID, Since: m.now, Deadline: m.now.Add(time.Minute), Who: "snapshot (pid 7, root)"}
+				}
+			})
+		},
 		"deaf":       func() { name := w.pick(); w.host.set(func() { w.host.deaf[name] = !w.host.deaf[name] }) },
 		"start fails": func() {
 			name := w.pick()
