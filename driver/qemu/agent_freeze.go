@@ -75,15 +75,18 @@ func (f *Frozen) begin(ctx context.Context, lasts time.Duration) error {
 	if launched == nil {
 		return ErrNotRunning
 	}
-	if f.conn, err = f.dial(ctx); err != nil {
+	// An agent that is never silent, and never done, is not waited for any longer.
+	soon, enough := context.WithTimeout(ctx, d.timing.Freeze)
+	defer enough()
+	if f.conn, err = f.dial(soon); err != nil {
 		return err
 	}
 	// Somebody died here before, or froze by hand: two freezes in one another cannot be
 	// told apart when they are thawed.
-	if _, err := f.conn.Thaw(ctx); err != nil {
+	if _, err := f.conn.Thaw(soon); err != nil {
 		return err
 	}
-	if f.Mountpoints, err = f.conn.Mountpoints(ctx); err != nil && !qga.IsUnsupported(err) {
+	if f.Mountpoints, err = f.conn.Mountpoints(soon); err != nil && !qga.IsUnsupported(err) {
 		return err
 	}
 	now := d.now()

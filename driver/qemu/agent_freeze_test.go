@@ -237,6 +237,9 @@ func (r *rig) fakeAgent(answers map[string]string) {
 	})
 }
 
+// flood is an answer of empty lines without end.
+const flood = "\n"
+
 // answerAs answers one client until it leaves.
 func answerAs(nc net.Conn, answers map[string]string) {
 	defer func() { _ = nc.Close() }()
@@ -256,7 +259,9 @@ func answerAs(nc net.Conn, answers map[string]string) {
 		if request.Execute == "guest-sync-delimited" {
 			fmt.Fprintf(nc, "\xff{\"return\": %d}\n", request.Arguments.ID)
 		} else if answer, ok := answers[request.Execute]; ok {
-			fmt.Fprintf(nc, "%s\n", answer)
+			for more := true; more; more = answer == flood && err == nil {
+				_, err = fmt.Fprintf(nc, "%s\n", answer)
+			}
 		}
 	}
 }
@@ -293,4 +298,21 @@ func TestFreeze_agentFails_isThawedOrMarked(t *testing.T) {
 	if o := r.observe(vm, driver.DepthBrief, driver.Alive); o.Freeze == nil || o.Freeze.Held || o.Freeze.Failed == "" {
 		t.Errorf("Freeze after silence = %+v", o.Freeze)
 	}
+}
+
+// TestFreeze_agentThatFloods_endsInTime has a guest that is never silent and never answers.
+func TestFreeze_agentThatFloods_endsInTime(t *testing.T) {
+	r := newRig(t)
+	r.start(r.vm("web", withAgentPort), false)
+	r.timing.Agent, r.timing.Freeze = patient, 500*time.Millisecond
+	r.fakeAgent(map[string]string{"guest-fsfreeze-thaw": flood})
+	leave, err := r.enterAgent(t.Context(), "web")
+	r.must(err)
+	f := &Frozen{driver: r.Driver, name: "web", leave: leave}
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	defer cancel()
+	if err := f.begin(ctx, time.Minute); !errors.Is(err, qga.ErrNotAnswering) || ctx.Err() != nil {
+		t.Errorf("begin = %v, want ErrNotAnswering, and in time", err)
+	}
+	r.must(f.end(t.Context()))
 }
