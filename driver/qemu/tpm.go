@@ -115,14 +115,15 @@ func (t *tpm) pair() (*os.File, error) {
 // start starts swtpm, as the user that QEMU runs as. It says what it has to say into
 // QEMU's log.
 func (t *tpm) start(ctx context.Context, null, log *os.File, a *account) (pid int, err error) {
+	// It begins in the folder: a comma in a path would end the option.
 	argv := []string{
-		t.binary, "socket", "--tpm2", "--tpmstate", "dir=" + t.dir + ",mode=0600",
+		t.binary, "socket", "--tpm2", "--tpmstate", "dir=.,mode=0600",
 		"--ctrl", fmt.Sprintf("type=unixio,clientfd=%d", firstFile), "--terminate",
 	}
 	files := []uintptr{null.Fd(), log.Fd(), log.Fd(), t.end.Fd()}
 	pidfd := -1
 	pid, _, err = syscall.StartProcess(t.binary, argv, &syscall.ProcAttr{ //nolint:gosec // G204: the command line is made here
-		Dir: "/", Files: files, Env: a.environ(os.Environ()),
+		Dir: t.dir, Files: files, Env: a.environ(os.Environ()),
 		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd, Credential: a.credential()},
 	})
 	closeErr := t.close()

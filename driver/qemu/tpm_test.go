@@ -197,3 +197,21 @@ func TestTPM_noSWTPM_isFoundBeforeAnythingIsMade(t *testing.T) {
 		t.Errorf("on microvm: findings %+v, error %v", findings, err)
 	}
 }
+
+// TestTPM_commaInTheStateDir_isPartOfItsName has a state dir whose name would be two
+// options of swtpm's.
+func TestTPM_commaInTheStateDir_isPartOfItsName(t *testing.T) {
+	needSWTPM(t)
+	r := newRig(t)
+	l := r.layout
+	l.State += ",mode=0666"
+	r = rigAt(t, l)
+	r.start(r.vm("web", withTPM), true)
+	r.awaitSWTPM(true)
+	state := filepath.Join(r.layout.TPM("web"), "tpm2-00.permall")
+	if info, err := os.Stat(state); err != nil || info.Mode() != 0o600 {
+		t.Errorf("the TPM's state: %v, %v", info, err)
+	}
+	r.end()
+	r.awaitSWTPM(false)
+}
