@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -315,4 +316,63 @@ func TestFreeze_agentThatFloods_endsInTime(t *testing.T) {
 		t.Errorf("begin = %v, want ErrNotAnswering, and in time", err)
 	}
 	r.must(f.end(t.Context()))
+}
+
+// stuckLog is a log that nobody reads, as on a terminal that was stopped by Ctrl-S.
+type stuckLog struct {
+	slog.Handler
+	said, goesOn chan struct{}
+}
+
+func (l stuckLog) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l stuckLog) Handle(context.Context, slog.Record) error {
+	select {
+	case l.said <- struct{}{}:
+	default: // once is enough
+	}
+	<-l.goesOn
+	return nil
+}
+
+// TestFreeze_logIsStuck_thawsAllTheSame has nothing said between freeze and thaw: who
+// writes may have to wait for a reader, or dies of having none.
+func TestFreeze_logIsStuck_thawsAllTheSame(t *testing.T) {
+	r := newRig(t)
+	vm := r.vm("web", agentGuest(t, ""), agentProbe)
+	r.start(vm, false)
+	r.untilReady(vm)
+	for name, lasts := range map[string]time.Duration{"thawed": time.Hour, "at the deadline": time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			log := stuckLog{slog.DiscardHandler, make(chan struct{}, 1), make(chan struct{})}
+			other := rigAt(t, r.layout)
+			other.log = slog.New(log)
+			frozen := make(chan *Frozen, 1)
+			over := make(chan struct{})
+			go func() {
+				defer close(over)
+				f, err := other.Freeze(t.Context(), "web", lasts)
+				if err == nil && lasts == time.Hour {
+					err = f.Thaw(t.Context())
+				}
+				if err != nil {
+					t.Error(err)
+				}
+				frozen <- f
+			}()
+			select {
+			case <-log.said:
+			case <-time.After(patient):
+				t.Error("nothing was said")
+			}
+			if _, err := os.Lstat(r.layout.Frozen("web")); err == nil {
+				t.Error("the guest is frozen while something is said")
+			}
+			close(log.goesOn)
+			<-over
+			if f := <-frozen; f != nil {
+				_ = f.Thaw(t.Context()) // it ran out, or this does nothing
+			}
+		})
+	}
 }
