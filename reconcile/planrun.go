@@ -62,17 +62,24 @@ func (p *planner) alive() {
 
 // thaw ends a freeze whose maker is gone. It comes before all else, since a guest with
 // frozen file systems can neither work nor power off. What was tried in vain does not
-// keep a guest from being stopped, and force waits for no agent.
+// keep a guest from being stopped, restarted or restored, which end the freeze as well,
+// and force waits for no agent. Only a guest that runs can answer.
 func (p *planner) thaw(stop bool) {
 	f := p.obs.Freeze
 	switch {
 	case f == nil || f.Held || p.forced():
-	case stop && f.Failed != "":
-	case p.listens():
+	case f.Failed != "" && (stop || p.restarts()):
+	case p.obs.Guest.RunState == runRunning:
 		p.step(Step{Kind: StepThaw, Why: "they were frozen by " + f.Who + ", which is gone"})
 	default:
 		p.frozen("they are thawed when the guest runs again")
 	}
+}
+
+// restarts tells whether the process is to end for another one, as somebody has asked.
+func (p *planner) restarts() bool {
+	in := p.stopIntent()
+	return p.opt.Restart || p.rec.Restore != nil || in != nil && in.Kind == driver.IntentRestart
 }
 
 // frozen tells of file systems that stay frozen for now.

@@ -129,3 +129,11 @@ func (h *simHost) freeze(name string, held bool) {
 		m.obs.Freeze = &driver.Freeze{UID: testUID, Since: m.now, Deadline: m.now.Add(time.Minute), Who: "snapshot (pid 7, root)", Held: held}
 	})
 }
+
+// leftFrozen freezes a guest that runs and can be, by somebody who died before the thaw.
+func (h *simHost) leftFrozen(name string) {
+	m := h.obs(name)
+	if g := m.Guest; g != nil && g.RunState == runRunning && g.Agent != nil && g.Agent.Open && m.Freeze == nil {
+		h.freeze(name, false)
+	}
+}

@@ -200,22 +200,23 @@ func (h *simHost) set(change func()) {
 // events are what may happen, by name.
 func (w *simWorld) events() map[string]func() {
 	all := map[string]func(){
-		"crash":      func() { w.ends(driver.EndCrash) },
-		"power off":  func() { w.ends(driver.EndGuest) },
-		"signal":     func() { w.ends(driver.EndSignal) },
-		"panic":      func() { w.ends(driver.EndPanic) },
-		"watchdog":   func() { w.ends(driver.EndWatchdog) },
-		"hand quit":  func() { w.ends(driver.EndQuit) },
-		"hand stop":  func() { w.host.monitor(w.pick(), "stop") },
-		"hand cont":  func() { w.host.monitor(w.pick(), "cont") },
-		"io-error":   func() { w.goes(runIOError) },
-		"panicked":   func() { w.goes(runGuestPanicked) },
-		"hang":       func() { name := w.pick(); w.host.set(func() { w.host.hung[name] = true }) },
-		"slow":       func() { name := w.pick(); w.host.set(func() { w.host.slow[name] = true }) },
-		"answers":    func() { w.host.set(func() { clear(w.host.hung); clear(w.host.slow) }) },
-		"agent ends": func() { w.host.touch(w.pick(), func(m *simMachine) { m.hears(false) }) },
-		"agent runs": func() { w.host.touch(w.pick(), func(m *simMachine) { m.hears(true) }) },
-		"deaf":       func() { name := w.pick(); w.host.set(func() { w.host.deaf[name] = !w.host.deaf[name] }) },
+		"crash":       func() { w.ends(driver.EndCrash) },
+		"power off":   func() { w.ends(driver.EndGuest) },
+		"signal":      func() { w.ends(driver.EndSignal) },
+		"panic":       func() { w.ends(driver.EndPanic) },
+		"watchdog":    func() { w.ends(driver.EndWatchdog) },
+		"hand quit":   func() { w.ends(driver.EndQuit) },
+		"hand stop":   func() { w.host.monitor(w.pick(), "stop") },
+		"hand cont":   func() { w.host.monitor(w.pick(), "cont") },
+		"io-error":    func() { w.goes(runIOError) },
+		"panicked":    func() { w.goes(runGuestPanicked) },
+		"hang":        func() { name := w.pick(); w.host.set(func() { w.host.hung[name] = true }) },
+		"slow":        func() { name := w.pick(); w.host.set(func() { w.host.slow[name] = true }) },
+		"answers":     func() { w.host.set(func() { clear(w.host.hung); clear(w.host.slow) }) },
+		"agent ends":  func() { w.host.touch(w.pick(), func(m *simMachine) { m.hears(false) }) },
+		"agent runs":  func() { w.host.touch(w.pick(), func(m *simMachine) { m.hears(true) }) },
+		"left frozen": func() { w.host.leftFrozen(w.pick()) },
+		"deaf":        func() { name := w.pick(); w.host.set(func() { w.host.deaf[name] = !w.host.deaf[name] }) },
 		"start fails": func() {
 			name := w.pick()
 			// The host refuses before a QEMU is run, or QEMU itself does.
@@ -365,6 +366,9 @@ func (w *simWorld) calms() {
 	}
 	nudge(w.changes)
 	w.people.Wait()
+	for _, name := range w.names() {
+		w.host.leftFrozen(name)
+	}
 	w.passes(45 * time.Minute)
 	w.check()
 }

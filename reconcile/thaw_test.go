@@ -27,6 +27,12 @@ func TestPlanMachine_leftFrozen_isThawedFirst(t *testing.T) {
 		{"before a stop", left().edit(stopped()), "thaw; powerdown(Stop,1m0s);", PhaseRunning},
 		{"before a stop, it failed before", left().edit(stopped()).with(failed), "powerdown(Stop,1m0s);", PhaseRunning},
 		{"force waits for no agent", left().edit(stopped()).with(func(s *scene) { s.opt.Force = true }), "quit(Stop,10s);", PhaseRunning},
+		{"before a restart", left().with(func(s *scene) { s.opt.Restart = true }), "thaw; powerdown(Restart,1m0s);", PhaseRunning},
+		{"before a restart, it failed before", left().with(failed).with(func(s *scene) { s.opt.Restart = true }), "powerdown(Restart,1m0s);", PhaseRunning},
+		{"a restart is under way, it failed before", left().with(failed).with(func(s *scene) {
+			s.obs.Intent = &driver.Intent{Kind: driver.IntentRestart, Stage: driver.StagePowerdown, Since: t0, Deadline: t0.Add(-time.Second), Who: "me", UID: testUID}
+		}), "quit(Restart,10s);", PhaseStopping},
+		{"a suspended guest wakes up first", left().with(func(s *scene) { s.obs.Guest.RunState = runSuspended }), "!FilesystemsFrozen", PhaseRunning},
 		{"a paused guest goes on first", left().with(paused), "resume; !FilesystemsFrozen", PhasePaused},
 		{"left alone", left().with(func(s *scene) {
 			s.want.Machine.Hold = &state.Hold{Who: "me", Since: t0, Generation: s.want.Machine.Generation}

@@ -20,6 +20,8 @@ type environment struct {
 	inTTY, outTTY, errTTY bool
 	// size is the columns and rows of stderr's terminal; zero where unknown.
 	size func() (columns, rows int)
+	// outlive leaves SIGHUP, which ends commands, to one that goes on; nil in tests.
+	outlive func()
 }
 
 func stdEnvironment() environment {

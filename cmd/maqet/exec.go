@@ -22,6 +22,7 @@ const (
 	exitExecFailed  = 125 // maqet could not run it, or does not know how it ended
 	exitExecRefused = 126 // the guest's agent could not run it
 	exitExecSignal  = 128 // plus the number of the signal that ended it
+	exitExecMost    = 255 // the highest that there is
 )
 
 // execError is a command in a guest that did not end by itself, as far as is known.
@@ -61,7 +62,8 @@ Ctrl-C, and --timeout, end the command in the guest: by SIGTERM, then by SIGKILL
 Where the guest has no /bin/sh it runs on, and its number there is told.
 
 The exit code is the command's own, or 128 plus the number of the signal that ended
-it. maqet's own are
+it. Of one over 255, as in Windows, the last 8 bits count, and 255 where those are 0.
+maqet's own are
   124  --timeout ran out
   125  it could not be run, or its end is not known; the reason is on standard error
   126  the agent could not run it, as when there is no such program
@@ -220,10 +222,15 @@ func execOutcome(env environment, name string, result qemu.ExecResult, err error
 		return fmt.Errorf("exec vm/%s: write what the command wrote: %w", name, errors.Join(outErr, errErr))
 	case result.Truncated:
 		return fmt.Errorf("exec vm/%s: the command wrote more than the 16 MiB that the guest agent keeps, and the rest is lost; write into a file in the guest and fetch it with: maqet cp", name)
-	case result.Signal != 0:
+	case result.Signal > 0 && exitExecSignal+result.Signal <= exitExecMost:
 		return &outcomeError{code: exitExecSignal + result.Signal}
+	case result.Signal != 0:
+		return &outcomeError{code: exitExecMost}
+	case result.ExitCode&exitExecMost != 0:
+		return &outcomeError{code: result.ExitCode & exitExecMost}
 	case result.ExitCode != 0:
-		return &outcomeError{code: result.ExitCode & 0xff}
+		// What does not fit is cut off, and must not look like success.
+		return &outcomeError{code: exitExecMost}
 	default:
 		return nil
 	}

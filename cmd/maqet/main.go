@@ -13,14 +13,38 @@ func main() {
 	os.Exit(realMain())
 }
 
-// realMain runs one command under a context that the first SIGINT or SIGTERM
+// realMain runs one command under a context that the first SIGINT, SIGTERM or SIGHUP
 // ends; a second signal ends the process at once, as people expect.
 func realMain() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	env := stdEnvironment()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	env.outlive = endOnHangup(ctx, cancel)
 	context.AfterFunc(ctx, stop)
 	collectLater()
-	return run(ctx, os.Args[1:], stdEnvironment())
+	return run(ctx, os.Args[1:], env)
+}
+
+// endOnHangup ends ctx when the terminal is closed, unless that is ignored, as under
+// nohup: what was begun in a guest, such as a freeze, has to be ended in good order. Of
+// the signals for one closed terminal, which may be several, all but the first are
+// nothing. Calling outlive leaves the signal to the caller.
+func endOnHangup(ctx context.Context, cancel context.CancelFunc) (outlive func()) {
+	if signal.Ignored(syscall.SIGHUP) {
+		return func() {}
+	}
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	go func() {
+		select {
+		case <-hangups:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return func() { signal.Stop(hangups) }
 }
 
 // gcPercent is how much garbage a command lets lie, in percent of what it needs;

@@ -195,6 +195,9 @@ func (w *watch) run(ctx context.Context) error {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
+	if w.app.env.outlive != nil {
+		w.app.env.outlive()
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return ended(ctx, w.folder.Run(ctx)) })
 	group.Go(func() error { return ended(ctx, w.records.Run(ctx)) })

@@ -31,6 +31,9 @@ func (d *Driver) AskGuest(ctx context.Context, name string) *driver.GuestInfo {
 	return info
 }
 
+// maxGuestAddresses is how many of a guest's addresses are shown in one place.
+const maxGuestAddresses = 64
+
 // guestInfo asks one thing after the other. A refusal leaves out what was refused.
 func guestInfo(ctx context.Context, c *qga.Conn) (*driver.GuestInfo, error) {
 	info := &driver.GuestInfo{Addresses: []string{}, Interfaces: []driver.GuestInterface{}}
@@ -59,8 +62,8 @@ func guestInfo(ctx context.Context, c *qga.Conn) (*driver.GuestInfo, error) {
 		i := driver.GuestInterface{Name: n.Name, MAC: n.MAC, Addresses: []string{}}
 		for _, ip := range n.IPs {
 			i.Addresses = append(i.Addresses, fmt.Sprintf("%s/%d", ip.Address, ip.Prefix))
-			if a, err := netip.ParseAddr(ip.Address); err == nil && !a.IsLoopback() && !a.IsLinkLocalUnicast() {
-				info.Addresses = append(info.Addresses, a.String())
+			if a, err := netip.ParseAddr(ip.Address); err == nil && !a.IsLoopback() && !a.IsLinkLocalUnicast() && len(info.Addresses) < maxGuestAddresses {
+				info.Addresses = append(info.Addresses, a.WithZone("").String())
 			}
 		}
 		info.Interfaces = append(info.Interfaces, i)

@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -48,6 +49,23 @@ func TestAskGuest_agent_isTakenAtItsWord(t *testing.T) {
 	want = &driver.GuestInfo{AgentVersion: "7.2.22", Hostname: "www", Addresses: []string{}, Interfaces: []driver.GuestInterface{}}
 	if diff := cmp.Diff(want, r.AskGuest(t.Context(), "web")); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// TestAskGuest_guestThatLies_fillsNoTable has a guest with more addresses than anybody
+// reads, and with text behind them.
+func TestAskGuest_guestThatLies_fillsNoTable(t *testing.T) {
+	r := newRig(t)
+	r.start(r.vm("web", withAgentPort), false)
+	r.timing.AgentLook = patient
+	ips := strings.TrimSuffix(strings.Repeat(`{"ip-address": "2001:db8::1%any text", "prefix": 64},`, 60), ",")
+	r.fakeAgent(map[string]string{
+		"guest-info": `{"return": {}}`, "guest-get-host-name": `{"return": {}}`, "guest-get-osinfo": `{"return": {}}`,
+		"guest-network-get-interfaces": `{"return": [` + strings.TrimSuffix(strings.Repeat(`{"name": "a", "ip-addresses": [`+ips+`]},`, 100), ",") + `]}`,
+	})
+	info := r.AskGuest(t.Context(), "web")
+	if info == nil || len(info.Interfaces) != 100 || len(info.Addresses) != maxGuestAddresses || info.Addresses[0] != "2001:db8::1" {
+		t.Errorf("%+v", info)
 	}
 }
 

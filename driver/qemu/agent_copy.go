@@ -208,8 +208,12 @@ func (t *transfer) send(ctx context.Context, source io.Reader) error {
 // errNoShell tells that the guest has no shell to run something with.
 var errNoShell = errors.New("the guest cannot run /bin/sh")
 
-// run runs a shell line in the guest with arguments.
+// run runs a shell line in the guest with arguments. The lines are short ones, and a
+// guest for which they never end is given up.
 func (t *transfer) run(ctx context.Context, line string, args ...string) error {
+	most := t.driver.timing.AgentVisit
+	ctx, cancel := context.WithTimeoutCause(ctx, most, fmt.Errorf("the guest's shell needs longer than %s", most))
+	defer cancel()
 	result, err := t.driver.Exec(ctx, t.name, ExecRequest{Command: append([]string{"/bin/sh", "-c", line, "sh"}, args...)})
 	err = cause(err)
 	if _, refused := errors.AsType[*qga.Error](err); refused {

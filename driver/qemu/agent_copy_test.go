@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/maqet/maqet/driver/qga"
 )
@@ -83,5 +84,26 @@ func TestCopy_guestWithoutShell_isTold(t *testing.T) {
 	// One that gives nothing is not read for ever.
 	if err := r.CopyOut(t.Context(), "web", "/dev/strange", &bytes.Buffer{}, nil); err == nil || !strings.Contains(err.Error(), "no regular file") {
 		t.Errorf("CopyOut of what gives nothing = %v", err)
+	}
+}
+
+// TestCopyIn_guestThatNeverEndsWhatItRuns_endsInTime has an agent that answers all the
+// time that the program, which gives the file its mode, has not ended yet.
+func TestCopyIn_guestThatNeverEndsWhatItRuns_endsInTime(t *testing.T) {
+	r := newRig(t)
+	vm := r.vm("web", agentGuest(t, ""), agentProbe)
+	r.start(vm, false)
+	r.untilReady(vm)
+	r.timing.Agent, r.timing.AgentVisit = 500*time.Millisecond, 2*time.Second
+	r.fakeAgent(map[string]string{
+		"guest-exec": `{"return": {"pid": 9}}`, "guest-exec-status": `{"return": {"exited": false}}`,
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	defer cancel()
+	tr := &transfer{driver: r.Driver, name: "web"}
+	err := tr.run(ctx, "chmod", "0600", "/tmp/file")
+	var given *GivenUpError
+	if ctx.Err() != nil || !errors.As(err, &given) || given.PID != 9 || !strings.Contains(err.Error(), "2s") {
+		t.Errorf("run = %v, want that it took too long", err)
 	}
 }

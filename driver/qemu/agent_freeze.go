@@ -61,7 +61,8 @@ func (d *Driver) Freeze(ctx context.Context, name string, lasts time.Duration) (
 		defer f.mu.Unlock()
 		return nil, fail(op, name, errors.Join(err, f.end(ctx)), "")
 	}
-	d.log.LogAttrs(ctx, slog.LevelInfo, "file systems frozen", slog.String("vm", name), slog.Int("count", f.Count))
+	// Nothing is logged before they are thawed: a log may be stuck, as on a terminal that
+	// was stopped, and one that has no reader any more ends the process.
 	return f, nil
 }
 
@@ -75,15 +76,18 @@ func (f *Frozen) begin(ctx context.Context, lasts time.Duration) error {
 	if launched == nil {
 		return ErrNotRunning
 	}
-	if f.conn, err = f.dial(ctx); err != nil {
+	// An agent that is never silent, and never done, is not waited for any longer.
+	soon, enough := context.WithTimeout(ctx, d.timing.Freeze)
+	defer enough()
+	if f.conn, err = f.dial(soon); err != nil {
 		return err
 	}
 	// Somebody died here before, or froze by hand: two freezes in one another cannot be
 	// told apart when they are thawed.
-	if _, err := f.conn.Thaw(ctx); err != nil {
+	if _, err := f.conn.Thaw(soon); err != nil {
 		return err
 	}
-	if f.Mountpoints, err = f.conn.Mountpoints(ctx); err != nil && !qga.IsUnsupported(err) {
+	if f.Mountpoints, err = f.conn.Mountpoints(soon); err != nil && !qga.IsUnsupported(err) {
 		return err
 	}
 	now := d.now()
@@ -100,6 +104,8 @@ func (f *Frozen) begin(ctx context.Context, lasts time.Duration) error {
 		return err
 	}
 	f.conn.Allow(d.timing.Agent)
+	f.mu.Lock() // a short deadline may be over before the timer is noted
+	defer f.mu.Unlock()
 	f.timer = time.AfterFunc(lasts, func() { f.expire(context.WithoutCancel(ctx)) })
 	return nil
 }
@@ -112,13 +118,15 @@ func (f *Frozen) dial(ctx context.Context) (*qga.Conn, error) {
 // expire thaws at the deadline.
 func (f *Frozen) expire(ctx context.Context) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.over {
-		return
+	expired := !f.over
+	if expired {
+		f.ranOut = true
+		_ = f.end(ctx) // it is in the marker, and the next pass tries again
 	}
-	f.ranOut = true
-	f.driver.log.LogAttrs(ctx, slog.LevelWarn, "the freeze of file systems ran out", slog.String("vm", f.name))
-	_ = f.end(ctx) // it is in the marker, and the next pass tries again
+	f.mu.Unlock()
+	if expired {
+		f.driver.log.LogAttrs(ctx, slog.LevelWarn, "the freeze of file systems ran out", slog.String("vm", f.name))
+	}
 }
 
 // Thaw lets the guest's file systems go on and returns when the agent says that they
@@ -132,9 +140,11 @@ func (f *Frozen) Thaw(ctx context.Context) error {
 	if f.ranOut {
 		return fail(op, f.name, ErrFreezeRanOut, "allow the freeze more time")
 	}
+	over := f.over
 	err := f.end(ctx)
-	if err == nil {
-		f.driver.log.LogAttrs(ctx, slog.LevelInfo, "file systems thawed", slog.String("vm", f.name))
+	if err == nil && !over {
+		f.driver.log.LogAttrs(ctx, slog.LevelInfo, "file systems thawed", slog.String("vm", f.name), slog.Int("count", f.Count),
+			slog.Duration("frozen", f.driver.now().Sub(f.marker.Since)))
 	}
 	return fail(op, f.name, err, "maqet apply tries again")
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -237,6 +238,9 @@ func (r *rig) fakeAgent(answers map[string]string) {
 	})
 }
 
+// flood is an answer of empty lines without end.
+const flood = "\n"
+
 // answerAs answers one client until it leaves.
 func answerAs(nc net.Conn, answers map[string]string) {
 	defer func() { _ = nc.Close() }()
@@ -256,7 +260,9 @@ func answerAs(nc net.Conn, answers map[string]string) {
 		if request.Execute == "guest-sync-delimited" {
 			fmt.Fprintf(nc, "\xff{\"return\": %d}\n", request.Arguments.ID)
 		} else if answer, ok := answers[request.Execute]; ok {
-			fmt.Fprintf(nc, "%s\n", answer)
+			for more := true; more; more = answer == flood && err == nil {
+				_, err = fmt.Fprintf(nc, "%s\n", answer)
+			}
 		}
 	}
 }
@@ -292,5 +298,81 @@ func TestFreeze_agentFails_isThawedOrMarked(t *testing.T) {
 	}
 	if o := r.observe(vm, driver.DepthBrief, driver.Alive); o.Freeze == nil || o.Freeze.Held || o.Freeze.Failed == "" {
 		t.Errorf("Freeze after silence = %+v", o.Freeze)
+	}
+}
+
+// TestFreeze_agentThatFloods_endsInTime has a guest that is never silent and never answers.
+func TestFreeze_agentThatFloods_endsInTime(t *testing.T) {
+	r := newRig(t)
+	r.start(r.vm("web", withAgentPort), false)
+	r.timing.Agent, r.timing.Freeze = patient, 500*time.Millisecond
+	r.fakeAgent(map[string]string{"guest-fsfreeze-thaw": flood})
+	leave, err := r.enterAgent(t.Context(), "web")
+	r.must(err)
+	f := &Frozen{driver: r.Driver, name: "web", leave: leave}
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	defer cancel()
+	if err := f.begin(ctx, time.Minute); !errors.Is(err, qga.ErrNotAnswering) || ctx.Err() != nil {
+		t.Errorf("begin = %v, want ErrNotAnswering, and in time", err)
+	}
+	r.must(f.end(t.Context()))
+}
+
+// stuckLog is a log that nobody reads, as on a terminal that was stopped by Ctrl-S.
+type stuckLog struct {
+	slog.Handler
+	said, goesOn chan struct{}
+}
+
+func (l stuckLog) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l stuckLog) Handle(context.Context, slog.Record) error {
+	select {
+	case l.said <- struct{}{}:
+	default: // once is enough
+	}
+	<-l.goesOn
+	return nil
+}
+
+// TestFreeze_logIsStuck_thawsAllTheSame has nothing said between freeze and thaw: who
+// writes may have to wait for a reader, or dies of having none.
+func TestFreeze_logIsStuck_thawsAllTheSame(t *testing.T) {
+	r := newRig(t)
+	vm := r.vm("web", agentGuest(t, ""), agentProbe)
+	r.start(vm, false)
+	r.untilReady(vm)
+	for name, lasts := range map[string]time.Duration{"thawed": time.Hour, "at the deadline": time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			log := stuckLog{slog.DiscardHandler, make(chan struct{}, 1), make(chan struct{})}
+			other := rigAt(t, r.layout)
+			other.log = slog.New(log)
+			frozen := make(chan *Frozen, 1)
+			over := make(chan struct{})
+			go func() {
+				defer close(over)
+				f, err := other.Freeze(t.Context(), "web", lasts)
+				if err == nil && lasts == time.Hour {
+					err = f.Thaw(t.Context())
+				}
+				if err != nil {
+					t.Error(err)
+				}
+				frozen <- f
+			}()
+			select {
+			case <-log.said:
+			case <-time.After(patient):
+				t.Error("nothing was said")
+			}
+			if _, err := os.Lstat(r.layout.Frozen("web")); err == nil {
+				t.Error("the guest is frozen while something is said")
+			}
+			close(log.goesOn)
+			<-over
+			if f := <-frozen; f != nil {
+				_ = f.Thaw(t.Context()) // it ran out, or this does nothing
+			}
+		})
 	}
 }

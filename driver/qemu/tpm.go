@@ -116,6 +116,7 @@ func (t *tpm) pair() (*os.File, error) {
 // QEMU's log. It is started in the folder of its state, since it has no way to be told of
 // a path with a comma.
 func (t *tpm) start(ctx context.Context, null, log *os.File, a *account) (pid int, err error) {
+	// It begins in the folder: a comma in a path would end the option.
 	argv := []string{
 		t.binary, "socket", "--tpm2", "--tpmstate", "dir=.,mode=0600",
 		"--ctrl", fmt.Sprintf("type=unixio,clientfd=%d", firstFile), "--terminate",

@@ -95,11 +95,14 @@ type ExecStatus struct {
 	ErrTruncated bool   `json:"err-truncated"`
 }
 
+// execStatus is the one command with a long answer.
+const execStatus = "guest-exec-status"
+
 // ExecStatus asks how a program is. The answer that it has exited is given once: the
 // agent forgets the program with it.
 func (c *Conn) ExecStatus(ctx context.Context, pid int64) (ExecStatus, error) {
 	var s ExecStatus
-	err := c.Do(ctx, "guest-exec-status", map[string]int64{"pid": pid}, &s)
+	err := c.Do(ctx, execStatus, map[string]int64{"pid": pid}, &s)
 	return s, err
 }
 
@@ -131,6 +134,9 @@ func (c *Conn) Read(ctx context.Context, f File) (chunk []byte, eof bool, err er
 		EOF bool   `json:"eof"`
 	}
 	err = c.Do(ctx, "guest-file-read", map[string]int64{"handle": f.Handle, "count": MaxChunk}, &r)
+	if err == nil && len(r.Buf) > MaxChunk {
+		return nil, false, c.end(protocolError(nil, nil, "%d bytes are said to be read of at most %d", len(r.Buf), MaxChunk))
+	}
 	return r.Buf, r.EOF, err
 }
 

@@ -237,3 +237,14 @@ func TestShutdown_answers_tellWhatCameOfIt(t *testing.T) {
 		}
 	})
 }
+
+func TestRead_moreThanAskedFor_endsTheConnection(t *testing.T) {
+	c := connect(t, qga.Options{}, func(p *peer) {
+		p.next()
+		p.answer(`{"count": 1, "eof": false, "buf-b64": "` + strings.Repeat("AAAA", qga.MaxChunk/3+1) + `"}`)
+		p.hang()
+	})
+	if chunk, _, err := c.Read(within(t), qga.File{}); !errors.Is(err, qga.ErrClosed) {
+		t.Errorf("Read gave %d bytes of at most %d: %v", len(chunk), qga.MaxChunk, err)
+	}
+}

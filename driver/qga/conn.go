@@ -20,12 +20,18 @@ const (
 	DefaultMaxReply = 48 << 20
 )
 
+// shortReply bounds the answer to everything but guest-exec-status: more than a chunk of
+// a file in base64, or the account of a guest with a thousand disks. What is read from an
+// answer may need twenty times its length, and a guest can send megabytes of it.
+const shortReply = 2 << 20
+
 // Options are the limits of a connection.
 type Options struct {
 	// Answer is how long the agent may be silent while it owes something, and how
 	// long coming into step may take altogether; 0 is DefaultAnswer.
 	Answer time.Duration
-	// MaxReply is the longest answer in bytes; 0 is DefaultMaxReply.
+	// MaxReply is the longest answer in bytes, which only guest-exec-status may have; all
+	// others are at most 2 MiB long. 0 is DefaultMaxReply.
 	MaxReply int
 }
 
@@ -54,7 +60,7 @@ func New(ctx context.Context, nc net.Conn, opt Options) (*Conn, error) {
 	opt.Answer = cmp.Or(opt.Answer, DefaultAnswer)
 	opt.MaxReply = cmp.Or(opt.MaxReply, DefaultMaxReply)
 	c := &Conn{nc: nc, opt: opt}
-	c.in = newLineReader(&patient{conn: c}, opt.MaxReply)
+	c.in = newLineReader(&patient{conn: c}, min(opt.MaxReply, shortReply))
 	if err := c.sync(ctx); err != nil {
 		_ = c.Close() // the error is the reason already
 		return nil, err
@@ -93,6 +99,9 @@ func (c *Conn) exchange(ctx context.Context, command string, args any) ([]byte, 
 	request, err := encode(command, args)
 	if err != nil {
 		return nil, err
+	}
+	if c.in.max = min(c.opt.MaxReply, shortReply); command == execStatus {
+		c.in.max = c.opt.MaxReply
 	}
 	var line []byte
 	err = c.during(ctx, func() (err error) {

@@ -147,3 +147,36 @@ func TestDo_longCommand_slowReaderIsNotSilent(t *testing.T) {
 		t.Errorf("Exec = %d, %v", pid, err)
 	}
 }
+
+// TestDo_longAnswerToAShortQuestion_isRefused has a guest that answers with megabytes
+// where its name was asked for: many times that would be needed to hold what is in them.
+func TestDo_longAnswerToAShortQuestion_isRefused(t *testing.T) {
+	const most = 4 << 20
+	for name, ask := range map[string]func(c *qga.Conn) error{
+		"name":        func(c *qga.Conn) error { _, err := c.HostName(within(t)); return err },
+		"interfaces":  func(c *qga.Conn) error { _, err := c.Interfaces(within(t)); return err },
+		"mountpoints": func(c *qga.Conn) error { _, err := c.Mountpoints(within(t)); return err },
+		"chunk":       func(c *qga.Conn) error { _, _, err := c.Read(within(t), qga.File{}); return err },
+		"thaw":        func(c *qga.Conn) error { _, err := c.Thaw(within(t)); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			taken := 0
+			over := make(chan struct{})
+			c := connect(t, qga.Options{}, func(p *peer) {
+				defer close(over)
+				p.next()
+				for p.say(`{"return": [` + strings.Repeat("{},", 10_000)) {
+					if taken += 30_000; taken > most {
+						return
+					}
+				}
+			})
+			err := ask(c)
+			<-over
+			var broken *qga.ProtocolError
+			if !errors.As(err, &broken) || taken > most {
+				t.Errorf("%d bytes were taken: %v", taken, err)
+			}
+		})
+	}
+}

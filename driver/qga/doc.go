@@ -24,8 +24,9 @@
 //   - Every wait ends. The agent may be silent for [Options].Answer at a time, and
 //     the context bounds the whole. After a wait that ran out the connection is over,
 //     since a late answer would be taken for the next one.
-//   - An answer is read up to [Options].MaxReply, and what the agent refuses is an
-//     [Error] with its class and sentence.
+//   - An answer is read up to 2 MiB, that with a program's output up to
+//     [Options].MaxReply, and what the agent refuses is an [Error] with its class and
+//     sentence.
 //
 // # Caveats
 //
