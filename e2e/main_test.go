@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
+	"syscall"
 	"testing"
 
 	"github.com/maqet/maqet/e2e/internal/host"
@@ -17,6 +19,11 @@ func TestMain(m *testing.M) {
 }
 
 func testMain(m *testing.M) int {
+	if signal.Ignored(syscall.SIGHUP) {
+		// Under nohup children would ignore it, too; a signal that is caught is theirs
+		// again (execve(2)).
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	}
 	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
 		fmt.Fprintln(os.Stderr, "e2e: qemu-system-x86_64 is not installed; run: make install-deps")
 		return 1
