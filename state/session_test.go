@@ -65,11 +65,13 @@ func TestUpdate_otherRunsInThisProcess_waitIsBounded(t *testing.T) {
 func TestUpdate_openerGivesUp_othersOpenThemselves(t *testing.T) {
 	f := newFixture(t)
 	release := hold(t, f.another(t), putMachine("a"))
-	var all sync.WaitGroup
+	var all, hasty sync.WaitGroup
+	hasty.Add(2)
 	for i, name := range []string{"b", "c", "d", "e"} {
 		all.Go(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			if i%2 == 0 {
+				defer hasty.Done()
 				ctx, cancel = context.WithTimeout(ctx, 10*time.Millisecond)
 			}
 			defer cancel()
@@ -77,11 +79,10 @@ func TestUpdate_openerGivesUp_othersOpenThemselves(t *testing.T) {
 			if wantLate := i%2 == 0; errors.Is(err, context.DeadlineExceeded) != wantLate {
 				t.Errorf("Update of %s = %v", name, err)
 			}
-			if i == 0 {
-				release()
-			}
 		})
 	}
+	hasty.Wait() // One of them may come late.
+	release()
 	all.Wait()
 	found, _ := machines(t, f.Store)
 	if diff := cmp.Diff([]string{"a", "c", "e"}, names(found)); diff != "" {
