@@ -1,8 +1,10 @@
 package disk
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -355,8 +357,25 @@ func holdOpen(t *testing.T, path string) (release func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
+	}
+	// The lock is taken before the header is written anew, without the bitmaps for a
+	// moment. What answers has it open for good.
+	if _, err := io.WriteString(stdin, "length\n"); err != nil {
+		t.Fatal(err)
+	}
+	for answer := bufio.NewScanner(stdout); ; {
+		if !answer.Scan() {
+			t.Fatalf("qemu-io has ended: %v", answer.Err())
+		}
+		if strings.Contains(answer.Text(), "iB") {
+			break
+		}
 	}
 	eventually(t, "qemu-io has the image open", func() bool { return len(Holders(path)) == 1 && locked(t, path) })
 	return func() {
