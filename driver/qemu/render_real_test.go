@@ -453,7 +453,9 @@ func pciPlaces(t testing.TB, run *realRun) (places map[string]string, numbered b
 				places[d.ID] = strconv.Itoa(d.Bus) + ":" + strconv.Itoa(d.Slot) + "." + strconv.Itoa(d.Function)
 			}
 			if d.Bridge != nil {
-				numbered = numbered && d.Bridge.Bus.Secondary != 0
+				// 255 is what the firmware writes before it gives a number.
+				n := d.Bridge.Bus.Secondary
+				numbered = numbered && n != 0 && n != 255
 				walk(d.Bridge.Devices)
 			}
 		}
