@@ -30,7 +30,8 @@ func (e *LifecycleError) Error() string {
 func (e *LifecycleError) Unwrap() error { return e.Err }
 
 // StartError is a QEMU that ended, or had to be ended, before it answered. No
-// process is left of it, and nothing in the machine's run dir.
+// process is left of it, and nothing in the machine's run dir, unless what it is
+// joined with says that the process does not end.
 type StartError struct {
 	// Exit is how it ended, such as "exit status 1".
 	Exit string
