@@ -38,6 +38,16 @@ type Launched struct {
 	LogOffset int64 `json:"logOffset,omitempty"`
 	// ReadyAt is when readiness was first observed; zero before.
 	ReadyAt time.Time `json:"readyAt,omitzero"`
+	// CLISocket is the file of the socket for short visits; zero in the record of an
+	// older maqet.
+	CLISocket FileID `json:"cliSocket,omitzero"`
+}
+
+// FileID tells a file from all others that exist at the same time (stat(2), st_dev and
+// st_ino). The zero value is no file.
+type FileID struct {
+	Dev uint64 `json:"dev"`
+	Ino uint64 `json:"ino"`
 }
 
 // IntentKind is what was begun.

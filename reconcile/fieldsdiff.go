@@ -18,13 +18,17 @@ func guestChanges(want *manifest.VirtualMachineSpec, o *driver.Observed) []Chang
 	if o.Guest == nil || o.Guest.Brief && o.Launched == nil {
 		return nil
 	}
-	c := comparison{obs: o, want: leaves(*want, "spec"), brief: o.Guest.Brief}
-	if o.Launched != nil {
-		c.known = true
-		// Most of the time it is the same spec, and walking it is most of the work.
-		if c.launched = c.want; !reflect.DeepEqual(o.Launched.Spec, *want) {
-			c.launched = leaves(o.Launched.Spec, "spec")
-		}
+	// Most of the time it is the same spec, and walking it is most of the work.
+	same := o.Launched != nil && reflect.DeepEqual(o.Launched.Spec, *want)
+	if same && o.Guest.Brief {
+		return nil
+	}
+	c := comparison{obs: o, want: leaves(*want, "spec"), brief: o.Guest.Brief, known: o.Launched != nil}
+	switch {
+	case same:
+		c.launched = c.want
+	case c.known:
+		c.launched = leaves(o.Launched.Spec, "spec")
 	}
 	c.items(want)
 	c.values()

@@ -52,7 +52,7 @@ func (l *launch) confirm(ctx context.Context) (*talk, error) {
 // begin asks a QEMU on a new connection everything, and waits until it has said how
 // it is and who.
 func (l *launch) begin(ctx context.Context, connect func(...*qmp.Call) (*qmp.Conn, error)) (*talk, error) {
-	t := &talk{q: newQuestions(driver.DepthFull, l.record)}
+	t := &talk{q: newQuestions(driver.DepthFull, l.record, "")}
 	var err error
 	if t.conn, err = connect(t.q.all...); err != nil {
 		return nil, err

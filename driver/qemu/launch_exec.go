@@ -105,7 +105,11 @@ func (l *launch) openFile(ctx context.Context, file File) (*os.File, error) {
 	case QMPListener:
 		return listen(at.QMPSocket(l.name))
 	case CLIListener:
-		return listen(at.CLISocket(l.name))
+		f, err := listen(at.CLISocket(l.name))
+		if err == nil {
+			l.record.CLISocket = fileID(at.CLISocket(l.name))
+		}
+		return f, err
 	case SerialListener:
 		return listen(at.SerialSocket(l.name))
 	case AgentListener:

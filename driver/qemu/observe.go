@@ -149,7 +149,7 @@ func (o *observation) ask(ctx context.Context, l *look) (again bool) {
 		return false
 	}
 	defer leave()
-	q := newQuestions(o.depth, l.launched)
+	q := newQuestions(o.depth, l.launched, o.driver.knownListener(o.Name, l))
 	conn, err := qmp.DialPipelined(ctx, o.driver.layout.CLISocket(o.Name), qmp.Options{Handshake: o.driver.timing.Greeting}, q.all...)
 	if err != nil {
 		return o.spoiled(err) || o.silent(ctx, l, nil, err)

@@ -39,8 +39,8 @@ type questions struct {
 	chardevs []chardev
 
 	// all are the questions in the order in which they are asked and answered. The
-	// uuid comes last: when that is the answer to the last question, no answer to
-	// another one was lost or too many.
+	// uuid comes last, if it is asked for: when that is the answer to the last question,
+	// no answer to another one was lost or too many.
 	all []*qmp.Call
 	// tuned are the drives of which something was or is wanted that query-block does not
 	// tell. It cannot change while a device lives, so of no others it is asked.
@@ -75,7 +75,9 @@ type jobReply struct {
 const peripherals = "/machine/peripheral"
 
 // newQuestions are the questions of a depth about a process with that launch record.
-func newQuestions(depth driver.Depth, launched *driver.Launched) *questions {
+// Known is the uuid of whoever answers where that is proved already; a brief look does
+// not ask for it then.
+func newQuestions(depth driver.Depth, launched *driver.Launched, known string) *questions {
 	q := &questions{depth: depth}
 	q.state, q.who = qmp.NewCall("query-status", nil, &q.status), qmp.NewCall("query-uuid", nil, &q.uid)
 	q.all = []*qmp.Call{q.state}
@@ -83,7 +85,9 @@ func newQuestions(depth driver.Depth, launched *driver.Launched) *questions {
 		q.all = append(q.all, qmp.NewCall("query-chardev", nil, &q.chardevs))
 	}
 	if depth == driver.DepthBrief {
-		q.all = append(q.all, q.who)
+		if q.uid.UUID = known; known == "" {
+			q.all = append(q.all, q.who)
+		}
 		return q
 	}
 	q.block = qmp.NewCall("query-block", nil, &q.drives)
@@ -131,6 +135,9 @@ func (q *questions) settle(ctx context.Context, d *Driver) error {
 	}
 	if q.uid.UUID == "" {
 		return fmt.Errorf("%w: the last one holds no uuid", errDisorder)
+	}
+	if q.status.Status == "" {
+		return fmt.Errorf("%w: the first one holds no run state", errDisorder)
 	}
 	return nil
 }
