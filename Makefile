@@ -88,7 +88,7 @@ fuzz: ## Run each fuzz test for FUZZTIME (20s).
 	@hack/fuzz.sh $(FUZZTIME)
 
 .PHONY: bench
-bench: install-deps build ## maqet against raw QEMU (CASES=regexp), then micro benchmarks (BENCH=regexp); results in build/bench.txt.
+bench: install-deps build guest ## maqet against raw QEMU (CASES=regexp), then micro benchmarks (BENCH=regexp); results in build/bench.txt.
 	@mkdir -p build
 	@go build -buildvcs=$(BUILDVCS) -o build/bench ./e2e/cmd/bench
 	build/bench -maqet bin/maqet -run '$(CASES)' -save build/bench.txt

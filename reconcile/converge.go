@@ -30,6 +30,15 @@ func (e *Engine) Converge(ctx context.Context, name string, opt Options) (Result
 	return e.convergeAfter(ctx, name, opt, nil)
 }
 
+// convergeDue converges a machine with which something is to be done for certain, so
+// that a look without its lock would be a look too many.
+func (e *Engine) convergeDue(ctx context.Context, name string, opt Options, happened []state.Event) (Result, error) {
+	r := e.newRun(name, opt)
+	r.events, r.due = happened, true
+	r.converge(ctx)
+	return r.result, r.result.Err
+}
+
 // convergeAfter converges a machine to which something has happened just now.
 func (e *Engine) convergeAfter(ctx context.Context, name string, opt Options, happened []state.Event) (Result, error) {
 	r := e.newRun(name, opt)
@@ -49,6 +58,8 @@ type run struct {
 	// fresh says that the machine most likely has to be started, so that it
 	// need not be looked at before its turn to start has come.
 	fresh bool
+	// due says that there is something to do.
+	due bool
 	// admitted is true while the gate counts the machine as starting.
 	admitted, wantsGate bool
 	// ticket is the gate's for one pass, when it was taken without waiting.
@@ -67,7 +78,7 @@ func (e *Engine) newRun(name string, opt Options) *run {
 // converge does passes until the machine is settled or an error ends it.
 func (r *run) converge(ctx context.Context) {
 	defer r.flush(ctx)
-	if !r.fresh && r.peek(ctx) {
+	if !r.fresh && !r.due && r.peek(ctx) {
 		return
 	}
 	r.wantsGate = r.fresh

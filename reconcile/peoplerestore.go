@@ -48,7 +48,7 @@ func (e *Engine) RestoreSnapshot(ctx context.Context, req RestoreRequest) (Resul
 	if err != nil {
 		return failed, err
 	}
-	result, err := e.convergeAfter(ctx, req.VM, req.Options, happened)
+	result, err := e.convergeDue(ctx, req.VM, req.Options, happened)
 	result.HoldAsked = true
 	if err == nil {
 		result.Err = result.restored(req.Name)

@@ -43,7 +43,7 @@ func (e *Engine) CreateSnapshot(ctx context.Context, req SnapshotRequest) (Resul
 	if err != nil {
 		return failed, err
 	}
-	result, err := e.Converge(ctx, req.VM, req.Options)
+	result, err := e.convergeDue(ctx, req.VM, req.Options, nil)
 	if ctx.Err() != nil {
 		return e.leftSnapshot(ctx, req, result, err)
 	}
@@ -187,5 +187,5 @@ func (e *Engine) DeleteSnapshot(ctx context.Context, vm, name string, opt Option
 	if err != nil {
 		return failed, err
 	}
-	return e.Converge(ctx, vm, opt)
+	return e.convergeDue(ctx, vm, opt, nil)
 }

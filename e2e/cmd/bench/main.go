@@ -33,8 +33,8 @@ const (
 
 // options are the flags.
 type options struct {
-	maqet, run, output, save  string
-	runs, machines, manifests int
+	maqet, guest, run, output, save string
+	runs, machines, manifests       int
 	// cases are those that run selects.
 	cases []bench.Case
 }
@@ -68,6 +68,7 @@ func parse(args []string, errs io.Writer) (options, error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(errs)
 	flags.StringVar(&o.maqet, "maqet", "bin/maqet", "the built maqet")
+	flags.StringVar(&o.guest, "guest", "build/guest", "the folder of the tiny guest, made by: make guest")
 	flags.StringVar(&o.run, "run", "", "only the cases whose name this regular expression matches")
 	flags.IntVar(&o.runs, "n", 20, "pairs of runs; cases that take seconds get a quarter")
 	flags.IntVar(&o.machines, "machines", 50, "machines in the cases with many")
@@ -104,6 +105,9 @@ func parse(args []string, errs io.Writer) (options, error) {
 	if o.maqet, err = filepath.Abs(o.maqet); err != nil {
 		return o, fmt.Errorf("%w: -maqet: %w", errUsage, err)
 	}
+	if o.guest, err = filepath.Abs(o.guest); err != nil {
+		return o, fmt.Errorf("%w: -guest: %w", errUsage, err)
+	}
 	return o, nil
 }
 
@@ -125,7 +129,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	lab, err := bench.NewLab(bench.Config{Maqet: o.maqet, Rawclient: rawclient, Machines: o.machines, Manifests: o.manifests})
+	lab, err := bench.NewLab(bench.Config{Maqet: o.maqet, Rawclient: rawclient, Guest: o.guest, Machines: o.machines, Manifests: o.manifests})
 	if err != nil {
 		return err
 	}

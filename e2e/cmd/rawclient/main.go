@@ -22,7 +22,7 @@ func main() {
 
 func run(args []string, out io.Writer) error {
 	if len(args) == 0 {
-		return errors.New("name what to do: await, status, ask, end or start")
+		return errors.New("name what to do: await, status, ask, jobs, end or start")
 	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	parallel := flags.Int("j", 8, "how many at a time")
@@ -46,6 +46,12 @@ func run(args []string, out io.Writer) error {
 		}
 		request := pipeline(commands)
 		return each(*parallel, sockets, func(socket string) error { return ask(socket, request, len(commands), deadline) })
+	case "jobs":
+		var commands []json.RawMessage
+		if err := read(*file, &commands); err != nil {
+			return err
+		}
+		return each(*parallel, sockets, func(socket string) error { return jobs(socket, commands, deadline, out) })
 	case "start":
 		var machines []machine
 		if err := read(*file, &machines); err != nil {
@@ -53,7 +59,7 @@ func run(args []string, out io.Writer) error {
 		}
 		return each(*parallel, machines, func(m machine) error { return m.start(deadline) })
 	default:
-		return fmt.Errorf("%q is unknown; name await, status, ask, end or start", args[0])
+		return fmt.Errorf("%q is unknown; name await, status, ask, jobs, end or start", args[0])
 	}
 }
 

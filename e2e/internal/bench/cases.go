@@ -18,7 +18,7 @@ const (
 // that a broken set-up shows within a second.
 func Cases(cfg Config) []Case {
 	fleet := plural(cfg.Machines, "machine")
-	return slices.Concat(commandCases(cfg, fleet), watchCases(fleet), libvirtCases())
+	return slices.Concat(commandCases(cfg, fleet), storageCases(), watchCases(fleet), libvirtCases())
 }
 
 // commandCases are the comparisons of single commands.
@@ -73,6 +73,14 @@ func libvirtCases() []Case {
 		{
 			Name: "libvirt-destroy", Does: "maqet stop --force of it", Against: "virsh destroy",
 			Open: func(ctx context.Context, lab *Lab) (Bench, error) { return openLibvirt(ctx, lab, false) },
+		},
+		{
+			Name: "libvirt-snapshot", Does: "maqet snapshot create of a booted guest, with memory", Against: "virsh snapshot-create-as of the same kind of guest",
+			Open: func(ctx context.Context, lab *Lab) (Bench, error) { return openLibvirtSnapshot(ctx, lab, false) },
+		},
+		{
+			Name: "libvirt-revert", Does: "maqet snapshot restore of it", Against: "virsh snapshot-revert",
+			Open: func(ctx context.Context, lab *Lab) (Bench, error) { return openLibvirtSnapshot(ctx, lab, true) },
 		},
 	}
 }

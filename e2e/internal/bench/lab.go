@@ -23,6 +23,9 @@ const grace = 15 * time.Second
 type Config struct {
 	// Maqet and Rawclient are the built programs.
 	Maqet, Rawclient string
+	// Guest is the folder of the tiny guest's kernel and initramfs; without it the cases
+	// that boot one are left out.
+	Guest string
 	// Machines and Manifests are how many the big cases have.
 	Machines, Manifests int
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"time"
 )
@@ -66,9 +65,22 @@ func openLibvirt(ctx context.Context, lab *Lab, start bool) (Bench, error) {
 	return b, nil
 }
 
-// libvirt defines the domain in the daemon that this user reaches: root the
-// system's, others their own, which virsh starts.
+// libvirt defines the domain in the daemon that this user reaches.
 func (l *Lab) libvirt(ctx context.Context) (*libvirt, error) {
+	v, err := l.reachLibvirt(ctx)
+	if err != nil {
+		return nil, err
+	}
+	emulator, err := exec.LookPath(Emulator)
+	if err != nil {
+		return nil, fmt.Errorf("find the emulator for libvirt: %w", err)
+	}
+	return v, v.define(ctx, fmt.Sprintf(domain, v.name, emulator))
+}
+
+// reachLibvirt finds the daemon that this user reaches: root the system's, others
+// their own, which virsh starts.
+func (l *Lab) reachLibvirt(ctx context.Context) (*libvirt, error) {
 	if _, err := exec.LookPath("virsh"); err != nil {
 		return nil, fmt.Errorf("%w: virsh is not installed", ErrSkip)
 	}
@@ -81,15 +93,7 @@ func (l *Lab) libvirt(ctx context.Context) (*libvirt, error) {
 	if err := v.virsh(asking, "version"); err != nil {
 		return nil, fmt.Errorf("%w: no libvirt daemon answers at %s: %w", ErrSkip, v.uri, err)
 	}
-	emulator, err := exec.LookPath(Emulator)
-	if err != nil {
-		return nil, fmt.Errorf("find the emulator for libvirt: %w", err)
-	}
-	path := filepath.Join(l.dir, "domain.xml")
-	if err := os.WriteFile(path, fmt.Appendf(nil, domain, v.name, emulator), 0o600); err != nil {
-		return nil, fmt.Errorf("write libvirt's domain: %w", err)
-	}
-	return v, v.virsh(ctx, "define", path)
+	return v, nil
 }
 
 func (v *libvirt) virsh(ctx context.Context, args ...string) error {
@@ -102,5 +106,5 @@ func (v *libvirt) close(ctx context.Context) error {
 	defer cancel()
 	// It may be stopped already.
 	_ = v.virsh(ctx, "destroy", v.name)
-	return v.virsh(ctx, "undefine", v.name)
+	return v.virsh(ctx, "undefine", v.name, "--snapshots-metadata")
 }
