@@ -14,7 +14,8 @@
 //
 // MarshalYAML and MarshalJSON write objects so that Load reads them back to the
 // same values. PathsOf lists the fields a type has, for tables that must name
-// each of them.
+// each of them. Explain says what each field means; its texts are the comments of
+// the Go types, which `make golden` collects in explain.json.
 //
 // # How a document is read
 //

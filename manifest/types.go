@@ -26,10 +26,14 @@ type Metadata struct {
 
 // VirtualMachine is one QEMU guest as it should be.
 type VirtualMachine struct {
-	APIVersion string             `json:"apiVersion"`
-	Kind       Kind               `json:"kind"`
-	Metadata   Metadata           `json:"metadata"`
-	Spec       VirtualMachineSpec `json:"spec"`
+	// APIVersion is maqet.io/v1alpha1.
+	APIVersion string `json:"apiVersion"`
+	// Kind is VirtualMachine.
+	Kind Kind `json:"kind"`
+	// Metadata names the machine.
+	Metadata Metadata `json:"metadata"`
+	// Spec says what the machine should be.
+	Spec VirtualMachineSpec `json:"spec"`
 }
 
 // PowerState is what a machine should be doing.
@@ -140,8 +144,11 @@ type CPU struct {
 
 // Topology is sockets x cores x threads; each absent factor is 1.
 type Topology struct {
+	// Sockets are the processors. Absent: 1.
 	Sockets int `json:"sockets,omitempty"`
-	Cores   int `json:"cores,omitempty"`
+	// Cores are those of each socket. Absent: 1.
+	Cores int `json:"cores,omitempty"`
+	// Threads are those of each core. Absent: 1.
 	Threads int `json:"threads,omitempty"`
 }
 
@@ -471,10 +478,14 @@ type Keep struct {
 
 // Snapshot is a point in time of one machine that should exist.
 type Snapshot struct {
-	APIVersion string       `json:"apiVersion"`
-	Kind       Kind         `json:"kind"`
-	Metadata   Metadata     `json:"metadata"`
-	Spec       SnapshotSpec `json:"spec"`
+	// APIVersion is maqet.io/v1alpha1.
+	APIVersion string `json:"apiVersion"`
+	// Kind is Snapshot.
+	Kind Kind `json:"kind"`
+	// Metadata names the snapshot.
+	Metadata Metadata `json:"metadata"`
+	// Spec says what the snapshot should be.
+	Spec SnapshotSpec `json:"spec"`
 }
 
 // SnapshotMethod says what a snapshot holds.

@@ -4,10 +4,14 @@ import "strings"
 
 // Image is a disk image that disks of machines are made of.
 type Image struct {
-	APIVersion string    `json:"apiVersion"`
-	Kind       Kind      `json:"kind"`
-	Metadata   Metadata  `json:"metadata"`
-	Spec       ImageSpec `json:"spec"`
+	// APIVersion is maqet.io/v1alpha1.
+	APIVersion string `json:"apiVersion"`
+	// Kind is Image.
+	Kind Kind `json:"kind"`
+	// Metadata names the image.
+	Metadata Metadata `json:"metadata"`
+	// Spec says what the image should be.
+	Spec ImageSpec `json:"spec"`
 }
 
 // ImageSpec says where an image comes from and how it is recognised. At most

@@ -124,7 +124,7 @@ func addGroups(root *cobra.Command, a *app) {
 		commands  []*cobra.Command
 	}{
 		{"files", "From files to machines:", []*cobra.Command{
-			newApply(a), newWatch(a), newPlan(a), newValidate(a), newRender(a),
+			newApply(a), newWatch(a), newPlan(a), newValidate(a), newRender(a), newExplain(a),
 		}},
 		{"look", "Look:", []*cobra.Command{newGet(a), newDescribe(a), newEvents(a), newLogs(a), newWait(a), newJobs(a)}},
 		{"act", "Act on machines:", []*cobra.Command{
