@@ -25,6 +25,9 @@ func (e *Engine) Apply(ctx context.Context, set *manifest.Set, opt ApplyOptions)
 		ctx, cancel = context.WithTimeout(ctx, opt.Timeout)
 		defer cancel()
 	}
+	if err := e.stillAsPlanned(ctx, set, opt); err != nil {
+		return Report{}, err
+	}
 	a, err := e.admit(ctx, set, opt)
 	if err != nil {
 		return Report{}, err
@@ -40,6 +43,25 @@ func (e *Engine) Apply(ctx context.Context, set *manifest.Set, opt ApplyOptions)
 		report.add(r)
 	}
 	return report, nil
+}
+
+// planAgain is the remedy for a plan that does not fit any more.
+const planAgain = "look at it once more with: maqet plan -o json"
+
+// stillAsPlanned refuses to begin where the plan that shall be executed is not what
+// would be done.
+func (e *Engine) stillAsPlanned(ctx context.Context, set *manifest.Set, opt ApplyOptions) error {
+	if opt.Planned == nil {
+		return nil
+	}
+	now, err := e.Plan(ctx, set, opt)
+	if err != nil {
+		return err
+	}
+	if d := opt.Planned.Differs(&now); d != "" {
+		return &Error{Object: "the plan", Op: "execute", Err: ErrPlanLeft, Detail: d, Hint: planAgain}
+	}
+	return nil
 }
 
 // admit decides and writes. Reading alone is enough when nothing changes.
@@ -87,6 +109,9 @@ func (e *Engine) applyOne(ctx context.Context, want Desired, opt ApplyOptions, h
 	r := e.newRun(m.Object.Metadata.Name, opt.Options)
 	r.events = happened
 	r.known = &want
+	if opt.Planned != nil {
+		r.allowed = opt.Planned.machine(r.name).allow()
+	}
 	r.fresh = m.Starts == 0 && m.Deleting == nil && m.Hold == nil && EffectivePower(m, e.cfg.Now()) != manifest.PowerStopped
 	r.converge(ctx)
 	if opt.Wait && r.result.Err == nil && !r.result.Gone {
@@ -180,7 +205,7 @@ func (e *Engine) forecast(ctx context.Context, a *admission, name string, opt Ap
 	want := a.desired(name)
 	obs := e.observe(ctx, name, want, driver.DepthFull)
 	now := e.cfg.Now()
-	f := MachineForecast{Machine: name, Action: a.action(name), Class: ClassNone}
+	f := MachineForecast{Machine: name, Action: a.action(name), Class: ClassNone, Digest: want.Machine.Digest}
 	f.Phase, _ = phaseOf(want.Machine, &obs, opt.Options, now)
 	plans := Forecast(want, obs, e.options(opt.Options), now)
 	last := plans[len(plans)-1]

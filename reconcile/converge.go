@@ -60,6 +60,8 @@ type run struct {
 	fresh bool
 	// due says that there is something to do.
 	due bool
+	// allowed is what may be done; nil is everything.
+	allowed allowance
 	// admitted is true while the gate counts the machine as starting.
 	admitted, wantsGate bool
 	// ticket is the gate's for one pass, when it was taken without waiting.
@@ -244,6 +246,9 @@ func (r *run) rounds(ctx context.Context, want Desired) error {
 		if hasStart(plan) && !r.admitted {
 			r.wantsGate = true
 			break
+		}
+		if err := r.allowed.take(plan.Steps); err != nil {
+			return &Error{Object: "vm/" + r.name, Op: "execute the plan for", Err: err, Hint: planAgain}
 		}
 		overtaken, err := r.overtaken(calmly, &want)
 		if err != nil || r.result.Gone {

@@ -24,6 +24,8 @@ var (
 	ErrInUse = errors.New("the object is in use")
 	// ErrPruneGuard is a prune that would delete more than it may.
 	ErrPruneGuard = errors.New("refused to prune")
+	// ErrPlanLeft is a plan that was to be executed and does not fit any more.
+	ErrPlanLeft = errors.New("the world has left the plan")
 	// ErrNotConfirmed is a step that was done without error but not observed.
 	ErrNotConfirmed = errors.New("done, but not observed")
 	// ErrUnsettled is a machine that did not settle within the passes allowed.

@@ -94,6 +94,9 @@ type ApplyOptions struct {
 	MaxDeletions int
 	// Recreate are disks to make anew of what the manifests name now.
 	Recreate []DiskName
+	// Planned is a forecast outside of which nothing is done; nil is no bound. Where it
+	// is not what would be done now, nothing is done at all (ErrPlanLeft).
+	Planned *PlanReport
 	// DryRun changes nothing: the report has the forecast.
 	DryRun bool
 	// Wait waits until every running machine is Ready, too.
@@ -132,6 +135,8 @@ type Report struct {
 type MachineForecast struct {
 	Machine string       `json:"machine"`
 	Action  ObjectAction `json:"action"`
+	// Digest is that of the manifest.
+	Digest string `json:"digest,omitempty"`
 	// Class is the highest price of the changes.
 	Class Class `json:"class"`
 	// Changes are all of them, those of the record and those of the guest.

@@ -143,6 +143,7 @@ func (f *applyFlags) absence(roots []string) (proved bool, err error) {
 func newApply(a *app) *cobra.Command {
 	var (
 		flags   applyFlags
+		planned string
 		dryRun  bool
 		wait    bool
 		timeout time.Duration
@@ -158,17 +159,25 @@ confirms it.
 A change that needs a restart is not made unless --allow-restart is given; it
 stays pending and the exit code is 2. The same holds for a disk that was made of
 another image than its manifest names now: it is made anew only with
---recreate-disk, for which the machine is stopped, and the old one is kept aside.`,
+--recreate-disk, for which the machine is stopped, and the old one is kept aside.
+
+With --plan only that is done which maqet plan -o json has written to a file, given
+the same manifests and flags. Where something else would be done now, because a
+manifest, a machine or the host has changed, nothing is done at all.`,
 		Example: `  maqet apply -f vms/
   maqet apply -f vms/ --wait           # also wait until the guests are Ready
   maqet apply -f vms/web.yaml --allow-restart
   maqet apply -f vms/ --recreate-disk web/root   # a fresh disk of the image it names now
+  maqet plan -f vms/ -o json > plan.json; maqet apply -f vms/ --plan plan.json
   maqet apply -f vms/ --prune          # machines whose file is gone go too, disks stay`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			if err := flags.check(); err != nil {
 				return err
+			}
+			if planned != "" && dryRun {
+				return usagef("--plan and --dry-run: say one of them")
 			}
 			if timeout < 0 {
 				return usagef("--timeout %s: must not be negative", timeout)
@@ -187,10 +196,16 @@ another image than its manifest names now: it is made anew only with
 				return showPlan(ctx, a, set, opt, format{})
 			}
 			opt.Wait, opt.Timeout = wait, timeout
+			if planned != "" {
+				if opt.Planned, err = readPlan(planned); err != nil {
+					return err
+				}
+			}
 			return runApply(ctx, a, set, opt)
 		},
 	}
 	flags.add(cmd)
+	cmd.Flags().StringVar(&planned, "plan", "", "do only what this `FILE` of maqet plan -o json says, or nothing")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "show the plan and touch nothing")
 	cmd.Flags().BoolVar(&wait, "wait", false, "also wait until machines are Ready")
 	cmd.Flags().DurationVar(&timeout, "timeout", 0, "give up after this long (0: each wait has its own limit)")
