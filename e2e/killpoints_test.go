@@ -206,13 +206,13 @@ func (r *remembering) killedAt(p killPoint, tag string) bool {
 		if err := syscall.Kill(k.pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 			r.t.Fatal(err)
 		}
-		<-ended // how it ends is checked by what it leaves
+		_ = <-ended // how it ends is checked by what it leaves
 		return true
 	}
 	if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		r.t.Fatal(err)
 	}
-	<-ended
+	_ = <-ended // it was killed
 	return true
 }
 
@@ -280,7 +280,7 @@ func tagsOf(t *testing.T, disk string) []string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), host.Settle)
 	defer cancel()
-	text, err := exec.CommandContext(ctx, "qemu-img", "info", "-U", "--output=json", disk).Output() //nolint:gosec // a disk of the test's own host
+	text, err := exec.CommandContext(ctx, "qemu-img", "info", "-U", "--output=json", disk).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
