@@ -190,12 +190,15 @@ func (r *remembering) killedAt(p killPoint, tag string) bool {
 	if err := cmd.Start(); err != nil {
 		r.t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		_ = cmd.Wait() // how it ends is checked by what it leaves
+	}()
 	for !p.reached(k) {
 		select {
-		case err := <-ended:
-			r.t.Logf("%s was over before the point was seen (%v)", strings.Join(args, " "), err)
+		case <-over:
+			r.t.Logf("%s was over before the point was seen (%s)", strings.Join(args, " "), cmd.ProcessState)
 			return p.reached(k)
 		case <-r.t.Context().Done():
 			r.t.Fatal("the test is over")
@@ -206,13 +209,13 @@ func (r *remembering) killedAt(p killPoint, tag string) bool {
 		if err := syscall.Kill(k.pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 			r.t.Fatal(err)
 		}
-		_ = <-ended // how it ends is checked by what it leaves
+		<-over
 		return true
 	}
 	if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		r.t.Fatal(err)
 	}
-	_ = <-ended // it was killed
+	<-over
 	return true
 }
 
