@@ -19,6 +19,7 @@ func TestExamples_withHelpers_areApplied(t *testing.T) {
 		says []string
 	}{
 		"filesystems": {"dev", []string{`Filesystem src: +virtiofs`, `Filesystem manifests: +9p`}},
+		"firmware":    {"secure", []string{`Firmware: +UEFI with Secure Boot`, `TPM: +tpm-tis`}},
 	} {
 		t.Run(folder, func(t *testing.T) {
 			t.Parallel()
