@@ -121,12 +121,11 @@ func (l *launch) sharesWords() string {
 	if !strings.Contains(string(lastWordsOf(l.driver.layout.QEMULog(l.name), l.record.LogOffset)), driver.DeviceVirtioFS) {
 		return ""
 	}
-	log := l.driver.layout.VirtioFSLog(l.name)
-	line := lastLine(log, l.sharesLog)
+	line := lastLine(l.driver.layout.VirtioFSLog(l.name), l.sharesLog)
 	if line == "" {
 		return "its virtiofsd has ended, and said nothing"
 	}
-	return "virtiofsd said: " + line + "; all of it is in " + log
+	return "virtiofsd said: " + line + "; see all it said with: maqet logs --virtiofsd " + l.name
 }
 
 // start starts virtiofsd, as the user that QEMU runs as.
