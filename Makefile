@@ -58,7 +58,7 @@ guest: ## Build the tiny Linux guest of tests and demo in build/guest.
 	@go run ./e2e/cmd/mkguest -o build/guest >/dev/null
 
 .PHONY: guest-generic
-guest-generic: ## Build the same with the kernel for any computer (SATA, USB) in build/guest-generic.
+guest-generic: ## Build the same with the kernel for any computer (SATA, USB, 9p) in build/guest-generic.
 	@go run ./e2e/cmd/mkguest -o build/guest-generic -generic >/dev/null
 
 .PHONY: guest-agent

@@ -18,6 +18,14 @@ const (
 	TPMDevice = "maqet.tpm"
 )
 
+// The drivers of devices that share a folder of the host with the guest.
+const (
+	// DeviceVirtioFS is QEMU's part of virtiofs.
+	DeviceVirtioFS = "vhost-user-fs-pci"
+	// Device9P is QEMU's own server of 9p.
+	Device9P = "virtio-9p-pci"
+)
+
 // DeviceDifferences are the ways in which two guests differ that forbid loading the
 // memory of one into the other, in words; empty when there are none. QEMU itself
 // notices only some of them, and after the others it and the guest disagree about
@@ -72,6 +80,9 @@ func devicesOf(g *Guest) map[string]string {
 	}
 	for _, n := range g.NICs {
 		all["nic "+n.Name] = n.Model + " " + n.MAC
+	}
+	for _, f := range g.Filesystems {
+		all["filesystem "+f.Name] = f.Driver
 	}
 	for _, d := range g.Devices {
 		all["device "+d.Name] = d.Driver

@@ -64,6 +64,8 @@ type Observed struct {
 	Images map[string]ImageState
 	// TPMLost tells that the running guest has a TPM whose swtpm is gone.
 	TPMLost bool
+	// FilesystemsLost are the filesystems of the running guest whose virtiofsd is gone.
+	FilesystemsLost []string
 	// Seed is how the guest is provisioned; nil for a machine without cloudInit.
 	Seed *Seed
 	// Snapshots are the snapshots found, by tag.
@@ -112,7 +114,9 @@ type Guest struct {
 	Disks       []GDisk   `json:"disks"`
 	NICs        []GNIC    `json:"nics"`
 	Devices     []GDevice `json:"devices"`
-	Jobs        []Job     `json:"jobs,omitempty"`
+	// Filesystems are the folders of the host that the guest can mount.
+	Filesystems []GFilesystem `json:"filesystems,omitempty"`
+	Jobs        []Job         `json:"jobs,omitempty"`
 	// NVRAM is what UEFI firmware writes to, called like its block node; nil for a BIOS.
 	NVRAM *GDisk `json:"nvram,omitempty"`
 	// Watchdog is the model of the watchdog; empty when there is none.
@@ -173,6 +177,14 @@ type GNIC struct {
 // GDevice is a further device as QEMU has it.
 type GDevice struct {
 	Name   string `json:"name"`
+	Driver string `json:"driver"`
+}
+
+// GFilesystem is a folder of the host as the guest has it.
+type GFilesystem struct {
+	// Name is the tag that the guest mounts it by.
+	Name string `json:"name"`
+	// Driver is virtiofs or 9p, as in a manifest.
 	Driver string `json:"driver"`
 }
 

@@ -18,6 +18,8 @@ import (
 //	code N COMMAND...          run and insist on exit code N
 //	eventually REGEXP CMD...   run again until it succeeds and stdout matches
 //	qemus N [VM]               insist on N QEMU processes (of VM)
+//	endvirtiofsd FS VM         kill the virtiofsd of a filesystem of VM
+//	novirtiofsd VM             wait until VM has none
 //	signal SIGNAL VM           send a signal to the VM's QEMU
 //	pid FILE VM                write the pid of the VM's QEMU into FILE
 //	guest FILE...              put the tiny guest's paths for KERNEL and INITRD, and for
@@ -55,6 +57,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code": cmdCode, "eventually": cmdEventually, "qemus": cmdQEMUs, "signal": cmdSignal, "pid": cmdPID, "interrupt": cmdInterrupt,
+			"endvirtiofsd": cmdEndVirtiofsd, "novirtiofsd": cmdNoVirtiofsd,
 			"guest": func(ts *testscript.TestScript, neg bool, args []string) { cmdGuest(ts, tiny, agent, neg, args) },
 		},
 	})

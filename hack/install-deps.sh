@@ -48,6 +48,14 @@ fi
 if [ "$purpose" = test ] && [ ! -e /usr/share/OVMF/OVMF_CODE_4M.ms.fd ]; then
 	missing+=(ovmf)
 fi
+# Debian has virtiofsd outside of PATH, and in a package of its own since release 13.
+if [ "$purpose" = test ] && [ ! -x /usr/lib/qemu/virtiofsd ] && [ ! -x /usr/libexec/virtiofsd ]; then
+	if apt-cache show virtiofsd >/dev/null 2>&1; then
+		missing+=(virtiofsd)
+	else
+		missing+=(qemu-system-common)
+	fi
+fi
 if [ ${#missing[@]} -eq 0 ]; then
 	exit 0
 fi

@@ -44,6 +44,7 @@ func Resolve(vm *VirtualMachine, dir string) *VirtualMachine {
 		}
 		s.NICs[i].MAC = strings.ToLower(s.NICs[i].MAC)
 	}
+	resolveFilesystems(s.Filesystems, dir)
 	s.Watchdog.resolve()
 	if s.CloudInit != nil {
 		s.CloudInit.UserDataFile = absolute(s.CloudInit.UserDataFile, dir)
@@ -228,6 +229,7 @@ func (vm *VirtualMachine) DeepCopy() *VirtualMachine {
 		}
 		s.NICs[i].Bridge = clone(s.NICs[i].Bridge)
 	}
+	s.Filesystems = slices.Clone(s.Filesystems)
 	if s.CloudInit = clone(s.CloudInit); s.CloudInit != nil {
 		s.CloudInit.SSHAuthorizedKeys = slices.Clone(s.CloudInit.SSHAuthorizedKeys)
 	}

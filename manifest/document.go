@@ -346,6 +346,10 @@ func machinePlaces(vm *VirtualMachine) []string {
 			places = append(places, fmt.Sprintf("spec.nics[%d].mac", i))
 		}
 	}
+	for i := range vm.Spec.Filesystems {
+		path := fmt.Sprintf("spec.filesystems[%d]", i)
+		places = append(places, path, path+".path", path+".driver", path+".readOnly")
+	}
 	for _, f := range forwardsOf(vm) {
 		places = append(places, f.path)
 	}

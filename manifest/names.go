@@ -59,7 +59,7 @@ func ValidDeviceName(s string) error {
 	case len(s) > maxDeviceName:
 		return fmt.Errorf("%s is %d characters long; a name of a disk, nic or device has at most %d", quote(s), len(s), maxDeviceName)
 	case !deviceNameSyntax.MatchString(s):
-		return fmt.Errorf("%s is no name of a disk, nic or device: use lower-case letters, digits and '-', beginning with a letter and ending with a letter or digit", quote(s))
+		return fmt.Errorf("%s is no name of a disk, nic, filesystem or device: use lower-case letters, digits and '-', beginning with a letter and ending with a letter or digit", quote(s))
 	default:
 		return nil
 	}

@@ -97,6 +97,8 @@ func enumOf(t reflect.Type) *enum {
 		return &enum{allowed: []string{string(ShutdownGuestAgent), string(ShutdownACPI)}}
 	case reflect.TypeFor[DiskPolicy]():
 		return &enum{allowed: []string{string(DisksKeep), string(DisksDelete)}}
+	case reflect.TypeFor[FilesystemDriver]():
+		return &enum{allowed: []string{string(FilesystemVirtioFS), string(Filesystem9P)}}
 	case reflect.TypeFor[WatchdogModel]():
 		return &enum{allowed: []string{string(WatchdogI6300ESB), string(WatchdogIB700)}}
 	case reflect.TypeFor[WatchdogAction]():

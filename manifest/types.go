@@ -83,6 +83,8 @@ type VirtualMachineSpec struct {
 	Disks []Disk `json:"disks,omitempty"`
 	// NICs are the network cards.
 	NICs []NIC `json:"nics,omitempty"`
+	// Filesystems are folders of the host that the guest can mount.
+	Filesystems []Filesystem `json:"filesystems,omitempty"`
 	// CloudInit provisions the guest at its first start. Absent: not.
 	CloudInit *CloudInit `json:"cloudInit,omitempty"`
 	// Serial gives the machine a serial line. Absent: none.
@@ -268,7 +270,7 @@ const (
 // Disk is one drive. Exactly one of Size, Image, File and NBD is given, but that Image
 // may have a Size too; a cdrom has one of the latter two, or is empty.
 type Disk struct {
-	// Name is unique among the machine's disks, nics and devices.
+	// Name is unique among the machine's disks, nics, filesystems and devices.
 	Name string `json:"name"`
 	// Size makes maqet create an empty qcow2 of that size once and keep it. A larger
 	// size grows it, a smaller one is refused.
@@ -337,7 +339,7 @@ type NBD struct {
 
 // NIC is one network card. Exactly one of User and Bridge is given.
 type NIC struct {
-	// Name is unique among the machine's disks, nics and devices.
+	// Name is unique among the machine's disks, nics, filesystems and devices.
 	Name string `json:"name"`
 	// Model is the device driver. Absent: virtio-net-pci.
 	Model string `json:"model,omitempty"`
@@ -373,7 +375,7 @@ type GuestAgent struct{}
 
 // Device is any further device.
 type Device struct {
-	// Name is unique among the machine's disks, nics and devices, and is QEMU's id.
+	// Name is unique among the machine's disks, nics, filesystems and devices, and is QEMU's id.
 	Name string `json:"name"`
 	// Driver is QEMU's device type.
 	Driver string `json:"driver"`

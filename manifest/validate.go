@@ -105,6 +105,7 @@ func (v *validator) machine(vm *VirtualMachine, arch string) {
 	v.boot(s)
 	v.disks(s)
 	v.nics(s.NICs)
+	v.filesystems(s)
 	v.cloudInit(s.CloudInit)
 	v.devices(s.Devices)
 	v.shutdown(s)
@@ -112,8 +113,8 @@ func (v *validator) machine(vm *VirtualMachine, arch string) {
 	v.snapshots(s.Snapshots)
 }
 
-// deviceNames looks at the names of disks, nics and devices, which share one
-// space: they are ids in QEMU.
+// deviceNames looks at the names of disks, nics, filesystems and devices, which share
+// one space: they are ids in QEMU.
 func (v *validator) deviceNames(s *VirtualMachineSpec) {
 	first := map[string]string{}
 	name := func(list string, i int, name string) {
@@ -122,7 +123,7 @@ func (v *validator) deviceNames(s *VirtualMachineSpec) {
 			return
 		}
 		if other, ok := first[name]; ok {
-			v.fault(path, fmt.Sprintf("the name %q is taken by %s", name, other), "disks, nics and devices of a machine need different names")
+			v.fault(path, fmt.Sprintf("the name %q is taken by %s", name, other), "disks, nics, filesystems and devices of a machine need different names")
 			return
 		}
 		first[name] = path
@@ -132,6 +133,9 @@ func (v *validator) deviceNames(s *VirtualMachineSpec) {
 	}
 	for i, n := range s.NICs {
 		name("nics", i, n.Name)
+	}
+	for i, f := range s.Filesystems {
+		name("filesystems", i, f.Name)
 	}
 	for i, d := range s.Devices {
 		name("devices", i, d.Name)

@@ -60,7 +60,7 @@ func (c *comparison) add(order int, ch Change) {
 	c.changes = append(c.changes, ch)
 }
 
-// items compares which disks, nics and devices there are.
+// items compares which disks, nics, filesystems and devices there are.
 func (c *comparison) items(want *manifest.VirtualMachineSpec) {
 	c.skip, c.bare, c.order = map[string]bool{}, map[string]bool{}, map[string]int{}
 	guest := guestItems(c.obs.Guest)
@@ -211,7 +211,7 @@ func itemPath(l leaf) string {
 // describeItem says in a few words what an item is.
 func describeItem(m map[string]leaf, path string) string {
 	var words []string
-	for _, key := range []string{".size", ".image", ".file", ".driver", ".model", ".format", ".media"} {
+	for _, key := range []string{".size", ".image", ".file", ".driver", ".path", ".model", ".format", ".media"} {
 		if l, ok := m[path+key]; ok {
 			words = append(words, l.value)
 		}
@@ -231,6 +231,9 @@ func guestItems(g *driver.Guest) map[string]string {
 	for _, n := range g.NICs {
 		out[n.Name] = "nics"
 	}
+	for _, f := range g.Filesystems {
+		out[f.Name] = "filesystems"
+	}
 	for _, d := range g.Devices {
 		out[d.Name] = "devices"
 	}
@@ -245,6 +248,9 @@ func specItems(s *manifest.VirtualMachineSpec) map[string]string {
 	}
 	for _, n := range s.NICs {
 		out[n.Name] = "nics"
+	}
+	for _, f := range s.Filesystems {
+		out[f.Name] = "filesystems"
 	}
 	for _, d := range s.Devices {
 		out[d.Name] = "devices"

@@ -50,3 +50,13 @@ const noLimit = "0"
 func liveIOPS(d *driver.GDisk) (string, bool) { return strconv.FormatInt(d.IOPS, 10), !d.Empty }
 
 func liveBPS(d *driver.GDisk) (string, bool) { return manifest.Quantity(d.BPS).String(), !d.Empty }
+
+// liveFilesystem is the driver of a filesystem.
+func liveFilesystem(o *driver.Observed, item string) (string, bool) {
+	for _, f := range o.Guest.Filesystems {
+		if f.Name == item {
+			return f.Driver, true
+		}
+	}
+	return "", false
+}

@@ -75,6 +75,9 @@ func (m *model) guest(spec *manifest.VirtualMachineSpec, id driver.Identity) *dr
 	for _, n := range spec.NICs {
 		g.NICs = append(g.NICs, driver.GNIC{Name: n.Name, Model: n.Model, MAC: cmp.Or(n.MAC, id.MACs[n.Name])})
 	}
+	for _, f := range spec.Filesystems {
+		g.Filesystems = append(g.Filesystems, driver.GFilesystem{Name: f.Name, Driver: string(f.Driver)})
+	}
 	for _, d := range spec.Devices {
 		g.Devices = append(g.Devices, driver.GDevice{Name: d.Name, Driver: d.Driver})
 	}

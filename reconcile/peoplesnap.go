@@ -81,9 +81,12 @@ func snapshotExists(name, vm string) error {
 }
 
 // runningMethod is the method for a running machine where none is said: with memory,
-// unless it has a disk beside which QEMU cannot save that.
+// unless it has a disk or a filesystem beside which QEMU cannot save that.
 func runningMethod(g *driver.Guest) manifest.SnapshotMethod {
-	if g != nil && slices.ContainsFunc(g.Disks, func(d driver.GDisk) bool { return d.Driver == "nvme" }) {
+	if g == nil {
+		return manifest.SnapshotFull
+	}
+	if len(g.Filesystems) > 0 || slices.ContainsFunc(g.Disks, func(d driver.GDisk) bool { return d.Driver == "nvme" }) {
 		return manifest.SnapshotDisk
 	}
 	return manifest.SnapshotFull

@@ -127,6 +127,7 @@ func (p *planner) converge() {
 	if p.obs.TPMLost {
 		p.problem(ReasonTPMLost, "the swtpm that is the guest's TPM is gone; the guest runs on without it", "maqet restart "+p.plan.Machine)
 	}
+	p.filesystemsLost()
 	grow, later := p.sizes()
 	owed = append(owed, later...)
 	for i := range owed {
@@ -238,3 +239,12 @@ func jobOver(j driver.Job) bool { return j.Status == "concluded" || jobGone(j) }
 
 // jobGone tells that a job was dismissed and is only listed still.
 func jobGone(j driver.Job) bool { return j.Status == "null" }
+
+// filesystemsLost tells of shared folders whose server has ended. QEMU cannot be given
+// another one, and what the guest does in them may hang.
+func (p *planner) filesystemsLost() {
+	for _, name := range p.obs.FilesystemsLost {
+		p.problem(ReasonFilesystemLost, "the virtiofsd of filesystem "+name+" is gone; the guest runs on, and waits in vain for what it does there",
+			"maqet restart "+p.plan.Machine)
+	}
+}

@@ -220,6 +220,9 @@ func deviceNames(spec *manifest.VirtualMachineSpec) []string {
 	for _, n := range spec.NICs {
 		names = append(names, n.Name)
 	}
+	for _, f := range spec.Filesystems {
+		names = append(names, f.Name)
+	}
 	for _, d := range spec.Devices {
 		names = append(names, d.Name)
 	}

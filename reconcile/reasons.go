@@ -33,6 +33,8 @@ const (
 	ReasonIdentityLost = "IdentityLost"
 	// ReasonDiskLost is a disk that was there and is gone.
 	ReasonDiskLost = "DiskLost"
+	// ReasonFilesystemLost is a guest of which a shared folder is gone.
+	ReasonFilesystemLost = "FilesystemLost"
 	// ReasonTPMLost is a guest whose TPM is gone.
 	ReasonTPMLost = "TPMLost"
 	// ReasonDiskMissing is an image that the manifest names and nobody made.

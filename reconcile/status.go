@@ -70,7 +70,9 @@ type ObservedStatus struct {
 	CPUModel    string            `json:"cpuModel,omitempty"`
 	Firmware    string            `json:"firmware,omitempty"`
 	TPM         string            `json:"tpm,omitempty"`
-	Watchdog    string            `json:"watchdog,omitempty"`
+	// Filesystems are the folders of the host that the guest can mount.
+	Filesystems []driver.GFilesystem `json:"filesystems,omitempty"`
+	Watchdog    string               `json:"watchdog,omitempty"`
 }
 
 // SnapshotPhase is one word for how a snapshot is.

@@ -170,6 +170,7 @@ func observedStatus(g *driver.Guest) *ObservedStatus {
 	o.Disks = append(o.Disks, g.Disks...)
 	o.NICs = append(o.NICs, g.NICs...)
 	o.Devices = append(o.Devices, g.Devices...)
+	o.Filesystems = append(o.Filesystems, g.Filesystems...)
 	return o
 }
 

@@ -214,6 +214,9 @@ func describeObserved(out io.Writer, o *reconcile.ObservedStatus) {
 	for _, n := range o.NICs {
 		f.add("NIC "+n.Name, n.Model+", "+n.MAC)
 	}
+	for _, fs := range o.Filesystems {
+		f.add("Filesystem "+fs.Name, fs.Driver)
+	}
 	for _, d := range o.Devices {
 		f.add("Device "+d.Name, d.Driver)
 	}

@@ -35,8 +35,8 @@ func newSnapshotCreate(a *app) *cobra.Command {
 		Long: `Take a snapshot inside the machine's qcow2 disks. Full, the default for a running
 machine, holds its memory too and pauses it while it is written; Disk holds the
 disks only and does not pause. A stopped machine has no memory, and QEMU cannot save
-that of one with a disk on nvme, so their snapshots are of method Disk. Every disk
-that the guest can write must be qcow2.
+that of one with filesystems or a disk on nvme, so their snapshots are of method Disk.
+Every disk that the guest can write must be qcow2.
 
 For a Disk snapshot of a running machine the guest's agent freezes its file systems
 meanwhile, at most as long as --timeouts frozen=... says, so that all that was written
@@ -67,7 +67,7 @@ CONSISTENCY in maqet snapshot list.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&method, "method", "", "`METHOD`: Disk or Full (default: Full when running, Disk when stopped or with a disk on nvme)")
+	cmd.Flags().StringVar(&method, "method", "", "`METHOD`: Disk or Full (default: Full when running, Disk when stopped, with filesystems or with a disk on nvme)")
 	cmd.Flags().StringVar(&quiesce, "quiesce", string(manifest.QuiesceIfAvailable), "freeze the file systems of the guest: Required, IfAvailable or Never (`HOW`)")
 	cmd.Flags().DurationVar(&deadline, "deadline", 0, "give up after this long (default: the snapshot timeout)")
 	return cmd

@@ -120,20 +120,27 @@ func (a *account) do(fn func() error) error {
 	if a == nil {
 		return fn()
 	}
+	return onOwnThread(func() error {
+		if err := a.become(); err != nil {
+			return err
+		}
+		return fn()
+	})
+}
+
+// onOwnThread calls fn on a thread that ends with it, so that what fn changes for its
+// thread is nobody else's.
+func onOwnThread(fn func() error) error {
 	result := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and not unlocked, so that the thread ends
 		if unix.Gettid() == unix.Getpid() {
 			// The first thread never ends. While it is held here, another one is taken.
-			result <- a.do(fn)
+			result <- onOwnThread(fn)
 			runtime.UnlockOSThread()
 			return
 		}
-		err := a.become()
-		if err == nil {
-			err = fn()
-		}
-		result <- err
+		result <- fn()
 	}()
 	return <-result
 }

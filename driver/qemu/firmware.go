@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -43,14 +44,15 @@ type firmwareFile struct {
 	Format   string `json:"format"`
 }
 
-// descriptors reads all descriptors, in the order of their names, which is the order
-// of preference. One that cannot be read is passed over: it may be of a newer format.
-func descriptors(folders []string) ([]descriptor, error) {
+// describedFiles are the descriptors in folders, in the order of their names, which is
+// the order of preference.
+func describedFiles(folders []string) ([]string, error) {
 	byName := map[string]string{}
 	for _, dir := range slices.Backward(folders) {
 		entries, err := os.ReadDir(dir)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("look for firmware: %w", err)
+		// A folder that is not for this user tells him nothing.
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+			return nil, err
 		}
 		for _, e := range entries {
 			if filepath.Ext(e.Name()) == ".json" {
@@ -58,18 +60,27 @@ func descriptors(folders []string) ([]descriptor, error) {
 			}
 		}
 	}
-	names := make([]string, 0, len(byName))
-	for name := range byName {
-		names = append(names, name)
+	files := make([]string, 0, len(byName))
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		files = append(files, byName[name])
 	}
-	slices.Sort(names)
+	return files, nil
+}
+
+// descriptors reads all descriptors of firmware. One that cannot be read is passed over:
+// it may be of a newer format.
+func descriptors(folders []string) ([]descriptor, error) {
+	files, err := describedFiles(folders)
+	if err != nil {
+		return nil, fmt.Errorf("look for firmware: %w", err)
+	}
 	var all []descriptor
-	for _, name := range names {
-		text, err := os.ReadFile(byName[name])
+	for _, file := range files {
+		text, err := os.ReadFile(file) //nolint:gosec // G304: a descriptor of the host's
 		if err != nil {
 			continue
 		}
-		d := descriptor{file: byName[name]}
+		d := descriptor{file: file}
 		if json.Unmarshal(text, &d) == nil { // an empty file switches one off
 			all = append(all, d)
 		}

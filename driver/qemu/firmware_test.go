@@ -297,3 +297,18 @@ func qemuIO(t *testing.T, path, command string) {
 		t.Fatalf("qemu-io: %v: %s", err, text)
 	}
 }
+
+func TestDescribedFiles_folderNotForThisUser_tellsNothing(t *testing.T) {
+	r, a := newAccountRig(t)
+	closed, open := filepath.Join(filepath.Dir(r.layout.State), "closed"), t.TempDir()
+	r.must(os.Mkdir(closed, 0o700))
+	writeTestFile(t, filepath.Join(closed, "a.json"), nil)
+	var files []string
+	r.must(a.do(func() (err error) {
+		files, err = describedFiles([]string{closed, open})
+		return err
+	}))
+	if len(files) != 0 {
+		t.Errorf("found %v", files)
+	}
+}

@@ -57,6 +57,9 @@ func (p *Prober) Check(ctx context.Context, vm *manifest.VirtualMachine) (driver
 		c.checkSeed()
 		c.checkWatchdog()
 		c.checkTPM()
+		if err := c.checkFilesystems(ctx, p); err != nil {
+			return host, nil, err
+		}
 		if err := c.checkFirmware(p); err != nil {
 			return host, nil, err
 		}

@@ -20,6 +20,10 @@ func (c *check) checkFiles() {
 			c.checkFile("spec.boot.kernel.initrd", b.Kernel.Initrd, false, false)
 		}
 	}
+	for i := range c.vm.Spec.Filesystems {
+		f := &c.vm.Spec.Filesystems[i]
+		c.checkFolder(fmt.Sprintf("spec.filesystems[%d].path", i), f.Path, !f.ReadOnly)
+	}
 	for i, d := range c.vm.Spec.Disks {
 		switch {
 		case d.File != "":
@@ -93,5 +97,36 @@ func (c *check) checkSocket(path, socket string) {
 		if err := c.account.access(socket, unix.W_OK); err != nil {
 			c.find(path, fmt.Sprintf("%s cannot be connected to: %v", socket, err), "change the socket's permissions, or the user that QEMU runs as")
 		}
+	}
+}
+
+// checkFolder checks a folder that is shared with the guest.
+func (c *check) checkFolder(path, folder string, write bool) {
+	info, err := os.Stat(folder)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		c.find(path, folder+" does not exist", "relative paths begin at the manifest's folder; make the folder or correct the path")
+		return
+	case err != nil:
+		c.find(path, fmt.Sprintf("%s cannot be looked at: %v", folder, bare(err)), "check the permissions of its folders")
+		return
+	case !info.IsDir():
+		c.find(path, folder+" is no folder", "name the folder that it is in; single files cannot be shared")
+		return
+	}
+	mode, verb := uint32(unix.R_OK|unix.X_OK), "read"
+	if write {
+		mode, verb = mode|unix.W_OK, "read and written"
+	}
+	if err := c.account.access(folder, mode); err != nil {
+		hint := "change the folder's permissions, or run maqet as a user who may"
+		if a := c.account; a != nil {
+			verb += " by the user " + a.name
+			hint = "change the permissions of the folder and of those above it, or name another user in spec.emulator.runAs"
+		}
+		if write {
+			hint += "; a folder that is only read is readOnly: true"
+		}
+		c.find(path, fmt.Sprintf("%s cannot be %s: %v", folder, verb, err), hint)
 	}
 }

@@ -69,10 +69,8 @@ func (d *Driver) start(ctx context.Context, req driver.StartRequest) (pid int, f
 	if err := d.clearForStart(name); err != nil {
 		return 0, nil, err
 	}
-	if vm.Spec.TPM != nil {
-		if _, missing := findSWTPM(vm); missing != nil {
-			return 0, nil, missing
-		}
+	if err := d.findHelpers(ctx, vm); err != nil {
+		return 0, nil, err
 	}
 	if err := d.prepareFirmware(ctx, vm, record.Identity); err != nil {
 		return 0, nil, err
@@ -94,14 +92,11 @@ func (d *Driver) start(ctx context.Context, req driver.StartRequest) (pid int, f
 	if err := l.exec(ctx); err != nil {
 		return 0, nil, errors.Join(err, d.removeRun(name))
 	}
-	scope := d.beginScope(ctx, name, append([]int{l.child.pid}, l.helpers...)...)
-	talk, err := l.confirm(ctx)
+	talk, err := l.confirmScoped(ctx)
 	if err != nil {
-		scope.abandon()
 		return 0, nil, l.fail(ctx, err)
 	}
 	defer talk.close()
-	scope.end()
 	d.limitStarted(ctx, vm, talk)
 	return l.child.pid, l.look(ctx, talk), nil
 }
@@ -132,6 +127,17 @@ func (d *Driver) compose(ctx context.Context, req driver.StartRequest) (*manifes
 		Version: driver.LaunchedVersion, UID: id.UID, Argv: cmd.Argv, Spec: vm.Spec, Generation: req.Generation,
 		Machine: id.Machine.Type, Identity: id, QEMU: host.Version, BootID: boot,
 	}, nil
+}
+
+// findHelpers tells which of the programs that QEMU talks to is missing, before anything
+// is made for it.
+func (d *Driver) findHelpers(ctx context.Context, vm *manifest.VirtualMachine) error {
+	if vm.Spec.TPM != nil {
+		if _, missing := findSWTPM(vm); missing != nil {
+			return missing
+		}
+	}
+	return d.prober.sharable(ctx, vm)
 }
 
 // clearForStart proves that no process has the machine's uuid, and removes what the
@@ -228,6 +234,9 @@ func (l *launch) inUse(image string, start *driver.StartError) error {
 // advice is what a check of the machine against this host finds. It is not made
 // before a start, because a machine that starts needs none.
 func (l *launch) advice(ctx context.Context) string {
+	if words := l.sharesWords(); words != "" {
+		return words
+	}
 	hint := "see all it said with: maqet logs --qemu " + l.name
 	_, findings, err := l.driver.prober.Check(ctx, l.vm)
 	if err != nil || len(findings) == 0 {

@@ -35,6 +35,10 @@ type launch struct {
 	// that were started for QEMU.
 	tpm     *tpm
 	helpers []int
+	// shares are the filesystems with a virtiofsd.
+	shares []*share
+	// sharesLog is how long virtiofsd's log was.
+	sharesLog int64
 }
 
 // newLaunch makes everything that QEMU inherits, and connects to it.
@@ -120,6 +124,8 @@ func (l *launch) openFile(ctx context.Context, file File) (*os.File, error) {
 			return nil, err
 		}
 		return l.tpm.pair()
+	case VirtioFS:
+		return l.openShare(ctx, file.Filesystem)
 	case Tap:
 		for i := range l.vm.Spec.NICs {
 			if n := &l.vm.Spec.NICs[i]; n.Name == file.NIC && n.Bridge != nil {
@@ -163,6 +169,9 @@ func (l *launch) exec(ctx context.Context) error {
 		}
 		l.helpers = append(l.helpers, pid)
 	}
+	if err := l.startShares(ctx); err != nil {
+		return err
+	}
 	pidfd := -1
 	files := make([]uintptr, len(l.inherited))
 	for i, f := range l.inherited {
@@ -205,6 +214,9 @@ func (l *launch) closeInherited() error {
 func (l *launch) close() {
 	_ = l.closeInherited() // nothing was written to them
 	_ = l.tpm.close()
+	for _, s := range l.shares {
+		_ = s.close() // nothing was written to it
+	}
 	if l.conn != nil {
 		_ = l.conn.Close() // nothing was said
 	}

@@ -22,6 +22,8 @@ const (
 	LogSerial LogKind = "serial"
 	// LogQEMU is what QEMU wrote on stderr.
 	LogQEMU LogKind = "qemu"
+	// LogVirtioFS is what the virtiofsd of the machine's filesystems wrote.
+	LogVirtioFS LogKind = "virtiofsd"
 )
 
 // LogRequest is which part of a log to read.
@@ -41,8 +43,12 @@ func (d *Driver) Logs(ctx context.Context, name string, req LogRequest, w io.Wri
 		return fail(op, name, err, "")
 	}
 	path, hint := d.layout.SerialLog(name), "the guest's serial line is kept when the manifest says serial: {log: true}"
-	if req.Kind == LogQEMU {
+	switch req.Kind {
+	case LogSerial:
+	case LogQEMU:
 		path, hint = d.layout.QEMULog(name), "the machine has not been started yet"
+	case LogVirtioFS:
+		path, hint = d.layout.VirtioFSLog(name), "the machine has not been started with a filesystem by virtiofs yet"
 	}
 	err := d.readLog(ctx, path, req, w)
 	if !errors.Is(err, fs.ErrNotExist) {

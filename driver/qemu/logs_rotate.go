@@ -43,7 +43,8 @@ func (d *Driver) RotateLogs(name string) error {
 func (d *Driver) rotate(name string) error {
 	serial, errSerial := rotateLog(d.layout.SerialLog(name), maxLog)
 	qemu, errQEMU := rotateLog(d.layout.QEMULog(name), maxLog)
-	err := errors.Join(errSerial, errQEMU)
+	_, errVirtioFS := rotateLog(d.layout.VirtioFSLog(name), maxLog)
+	err := errors.Join(errSerial, errQEMU, errVirtioFS)
 	if !serial && !qemu {
 		return err
 	}

@@ -182,6 +182,7 @@ func (o *observation) hear(ctx context.Context, l *look, conn *qmp.Conn, guest *
 		}
 	}
 	o.tpmLost(ctx)
+	o.filesystemsLost()
 	o.ready(ctx, conn)
 	o.driver.rotateAll(ctx, o.Name)
 }

@@ -284,11 +284,16 @@ func sortDevices(all []*detail, g *driver.Guest) {
 			g.Disks = append(g.Disks, x.disk())
 		case x.askMAC.Err() == nil:
 			g.NICs = append(g.NICs, driver.GNIC{Name: x.Name, Model: x.Type, MAC: strings.ToLower(x.mac)})
+		case x.Type == driver.DeviceVirtioFS:
+			g.Filesystems = append(g.Filesystems, driver.GFilesystem{Name: x.Name, Driver: string(manifest.FilesystemVirtioFS)})
+		case x.Type == driver.Device9P:
+			g.Filesystems = append(g.Filesystems, driver.GFilesystem{Name: x.Name, Driver: string(manifest.Filesystem9P)})
 		default:
 			g.Devices = append(g.Devices, driver.GDevice{Name: x.Name, Driver: x.Type})
 		}
 	}
 	slices.SortFunc(g.Disks, func(a, b driver.GDisk) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(g.NICs, func(a, b driver.GNIC) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(g.Filesystems, func(a, b driver.GFilesystem) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(g.Devices, func(a, b driver.GDevice) int { return strings.Compare(a.Name, b.Name) })
 }

@@ -30,6 +30,8 @@ type Prober struct {
 	kvm string
 	// firmwareFolders are where firmware is described.
 	firmwareFolders []string
+	// vhostUserFolders are where programs such as virtiofsd are described.
+	vhostUserFolders []string
 
 	mu    sync.Mutex
 	hosts map[string]knownHost // by path
@@ -45,7 +47,7 @@ type knownHost struct {
 // NewProber makes a prober whose answers are kept below l.
 func NewProber(l layout.Layout, t timing.Table, locks *filelock.Manager) *Prober {
 	return &Prober{
-		layout: l, times: t, locks: locks, kvm: "/dev/kvm", firmwareFolders: firmwareFolders(),
+		layout: l, times: t, locks: locks, kvm: "/dev/kvm", firmwareFolders: firmwareFolders(), vhostUserFolders: vhostUserFolders(),
 		hosts: map[string]knownHost{}, works: map[string]string{},
 	}
 }

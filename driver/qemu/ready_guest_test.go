@@ -66,13 +66,19 @@ func TestReady_forwardWithoutGuest_isNotReadyAlthoughItAccepts(t *testing.T) {
 // tinyGuest boots the tiny Linux guest, where it has been built.
 func tinyGuest(t testing.TB, cmdline string) func(*manifest.VirtualMachineSpec) {
 	t.Helper()
-	dir, err := filepath.Abs("../../build/guest")
+	return guestIn(t, "guest", cmdline)
+}
+
+// guestIn is the tiny guest in a folder below build.
+func guestIn(t testing.TB, folder, cmdline string) func(*manifest.VirtualMachineSpec) {
+	t.Helper()
+	dir, err := filepath.Abs("../../build/" + folder)
 	if err != nil {
 		t.Fatal(err)
 	}
 	kernel, initrd := filepath.Join(dir, "vmlinuz"), filepath.Join(dir, "initrd.img")
 	if _, err := os.Stat(kernel); err != nil {
-		t.Skip("the tiny guest is not built; make guest builds it")
+		t.Skip("the tiny guest is not built; make " + folder + " builds it")
 	}
 	return func(s *manifest.VirtualMachineSpec) {
 		s.Memory = &manifest.Memory{Size: 128 << 20}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/internal/durable"
+	"github.com/maqet/maqet/internal/layout"
 )
 
 // RecordError is a file of a machine's records that cannot be used.
@@ -228,7 +229,7 @@ func (d *Driver) removeRun(name string) error {
 	// The launch record goes first: without it the rest says nothing.
 	for _, path := range []string{
 		l.Launched(name), l.Confirmed(name), l.Intent(name), l.Frozen(name), l.LastEvent(name), l.PIDFile(name),
-		l.QMPSocket(name), l.CLISocket(name), l.SerialSocket(name), l.AgentSocket(name),
+		l.QMPSocket(name), l.CLISocket(name), l.SerialSocket(name), l.AgentSocket(name), l.VirtioFSSocket(name),
 	} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
@@ -239,8 +240,9 @@ func (d *Driver) removeRun(name string) error {
 		errs = append(errs, err)
 	}
 	for _, e := range entries {
-		// What a killed writer left beside them.
-		if strings.HasPrefix(e.Name(), ".") && strings.HasSuffix(e.Name(), ".tmp") {
+		// What a killed writer left beside them, and the locks of filesystems.
+		left := strings.HasPrefix(e.Name(), ".") && strings.HasSuffix(e.Name(), ".tmp")
+		if left || strings.HasSuffix(e.Name(), layout.VirtioFSLockSuffix) {
 			errs = append(errs, os.Remove(filepath.Join(dir, e.Name())))
 		}
 	}

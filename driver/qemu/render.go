@@ -41,6 +41,8 @@ const (
 	AgentListener FileKind = "agent-listener"
 	// TPMControl is the end of a pair of sockets at whose other end is swtpm.
 	TPMControl FileKind = "tpm-control"
+	// VirtioFS is a connection to the virtiofsd of a filesystem.
+	VirtioFS FileKind = "virtiofs"
 	// Tap is a tap device on the bridge of a nic.
 	Tap FileKind = "tap"
 )
@@ -50,6 +52,8 @@ type File struct {
 	Kind FileKind
 	// NIC is the nic that a Tap is for; otherwise empty.
 	NIC string
+	// Filesystem is the one that a VirtioFS is for; otherwise empty.
+	Filesystem string
 }
 
 // Command is a QEMU ready to be started.
@@ -86,6 +90,7 @@ func Render(in RenderInput) (Command, error) {
 	r.ports()
 	r.disks()
 	r.nics()
+	r.filesystems()
 	r.devices()
 	r.guestAgent()
 	r.seed()

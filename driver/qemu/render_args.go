@@ -51,6 +51,7 @@ func (r *renderer) board() {
 	if s.Memory != nil {
 		r.add("spec.memory.size", "-m", "size="+exactSize(s.Memory.Size))
 	}
+	r.memoryObject()
 }
 
 // propertyKey is how QEMU names properties. Anything else in a key could end it
@@ -80,6 +81,7 @@ func (r *renderer) machine() {
 		}
 	}
 	text.WriteString(r.flash())
+	text.WriteString(r.sharedMemory())
 	r.add("spec.machine", "-machine", text.String())
 }
 

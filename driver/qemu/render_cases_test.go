@@ -57,7 +57,7 @@ func testHost() driver.Host {
 	addMachine(&h, driver.MachineType{Name: "pc-q35-7.1", MaxCPU: 288}, false)
 	addMachine(&h, driver.MachineType{Name: "isapc", MaxCPU: 1}, false)
 	addMachine(&h, driver.MachineType{Name: "none", MaxCPU: 1}, false)
-	h.PCIDevices = wordSet("virtio-blk-pci virtio-net-pci virtio-rng-pci virtio-serial-pci virtio-balloon-pci e1000 e1000e pcie-root-port qemu-xhci pvpanic-pci virtio-scsi-pci nvme i6300esb")
+	h.PCIDevices = wordSet("virtio-blk-pci virtio-net-pci virtio-rng-pci virtio-serial-pci virtio-balloon-pci e1000 e1000e pcie-root-port qemu-xhci pvpanic-pci virtio-scsi-pci nvme i6300esb vhost-user-fs-pci virtio-9p-pci")
 	h.Devices = wordSet(wordsOf(h.PCIDevices) + " isa-serial ne2k_isa ide-cd ide-hd scsi-cd scsi-hd ib700 usb-bot pvpanic virtserialport usb-kbd")
 	return h
 }
@@ -130,7 +130,7 @@ func props(pairs ...any) map[string]manifest.Scalar {
 
 // argvCases are all the cases: each feature alone, and together.
 func argvCases() []argvCase {
-	return slices.Concat(boardCases(), busCases(), agentCases(), provisioningCases(), deviceCases())
+	return slices.Concat(boardCases(), busCases(), agentCases(), provisioningCases(), filesystemCases(), deviceCases())
 }
 
 func boardCases() []argvCase {

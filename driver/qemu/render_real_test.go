@@ -100,6 +100,11 @@ func prepareFiles(t testing.TB, in RenderInput) {
 		writeTestFile(t, b.Kernel.Image, kernelImage())
 		writeTestFile(t, b.Kernel.Initrd, []byte("initrd"))
 	}
+	for _, f := range in.VM.Spec.Filesystems {
+		if err := os.MkdirAll(f.Path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
 	prepareProvisioning(t, in)
 }
 
@@ -139,6 +144,8 @@ func openFiles(t testing.TB, in RenderInput, files []File) ([]*os.File, net.Conn
 			opened = append(opened, openTap(t))
 		case TPMControl:
 			opened = append(opened, openTPM(t))
+		case VirtioFS:
+			opened = append(opened, openVirtioFS(t, in, f.Filesystem))
 		case QMPListener, CLIListener, SerialListener, AgentListener:
 			opened = append(opened, listenFile(t, paths[f.Kind]))
 		default:

@@ -34,7 +34,7 @@ func showCommand(c Command) string {
 	}
 	b.WriteString("\n")
 	for i, f := range c.Files {
-		fmt.Fprintf(&b, "# fd %d: %s %s\n", firstFile+i, f.Kind, f.NIC)
+		fmt.Fprintf(&b, "# fd %d: %s %s\n", firstFile+i, f.Kind, f.NIC+f.Filesystem)
 	}
 	return b.String()
 }

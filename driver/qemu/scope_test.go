@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/manifest"
 )
 
 const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
@@ -202,6 +204,34 @@ func TestStart_machineWithTPM_scopeHoldsItsSWTPM(t *testing.T) {
 		t.Fatalf("units are %+v", units)
 	}
 	if diff := cmp.Diff(want, units[0].Properties["PIDs"]); diff != "" {
+		t.Errorf("processes of the scope (-want +got):\n%s", diff)
+	}
+}
+
+// TestStart_machineWithVirtioFS_scopeHoldsAllItsVirtiofsd counts the child that virtiofsd
+// makes itself, too.
+func TestStart_machineWithVirtioFS_scopeHoldsAllItsVirtiofsd(t *testing.T) {
+	needVirtiofsd(t)
+	address := newBus(t)
+	manager := &fakeManager{result: "done"}
+	manager.serve(t, address)
+	r := newRig(t)
+	r.bus = Bus{Address: address}
+	r.start(r.vm("web", r.shared(manifest.Filesystem{Name: "src"}, manifest.Filesystem{Name: "out"})), true)
+	want := []uint32{uint32(r.childOf("web").pid)} //nolint:gosec // a pid is positive
+	for _, name := range []string{"src", "out"} {
+		for _, pid := range r.virtiofsds(name) {
+			want = append(want, uint32(pid)) //nolint:gosec // as above
+		}
+	}
+	units := manager.asked()
+	if len(units) != 1 || len(want) < 3 {
+		t.Fatalf("units are %+v, processes %v", units, want)
+	}
+	got, ok := units[0].Properties["PIDs"].([]uint32)
+	slices.Sort(got)
+	slices.Sort(want)
+	if diff := cmp.Diff(want, got); diff != "" || !ok {
 		t.Errorf("processes of the scope (-want +got):\n%s", diff)
 	}
 }

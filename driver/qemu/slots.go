@@ -63,6 +63,9 @@ func placements(vm *manifest.VirtualMachine, family driver.BusFamily, host drive
 			all = append(all, placement{n.Name, fmt.Sprintf("spec.nics[%d]", i), kind})
 		}
 	}
+	for i, f := range vm.Spec.Filesystems {
+		all = append(all, placement{f.Name, fmt.Sprintf("spec.filesystems[%d]", i), kind})
+	}
 	for i, d := range vm.Spec.Devices {
 		if needsSlot(d, host) {
 			all = append(all, placement{d.Name, fmt.Sprintf("spec.devices[%d]", i), kind})

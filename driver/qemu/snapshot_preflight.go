@@ -15,6 +15,8 @@ import (
 type Blocker struct {
 	// Disk is the disk at fault; empty when it is the machine.
 	Disk string
+	// Filesystem is the filesystem at fault; empty when it is none.
+	Filesystem string
 	// Reason says what is wrong, Remedy what to do about it.
 	Reason, Remedy string
 }
@@ -22,8 +24,11 @@ type Blocker struct {
 // String is "disk data: reason (remedy)".
 func (b Blocker) String() string {
 	text := b.Reason + " (" + b.Remedy + ")"
-	if b.Disk != "" {
+	switch {
+	case b.Disk != "":
 		text = "disk " + b.Disk + ": " + text
+	case b.Filesystem != "":
+		text = "filesystem " + b.Filesystem + ": " + text
 	}
 	return text
 }
@@ -110,6 +115,9 @@ func onlineBlockers(obs driver.Observed, method manifest.SnapshotMethod) []Block
 	if n := obs.Guest.NVRAM; n != nil && len(n.Bitmaps) > 0 {
 		blockers = append(blockers, bitmapBlocker(n.Name, n.Bitmaps))
 	}
+	if method == manifest.SnapshotFull {
+		blockers = append(blockers, filesystemBlockers(obs.Guest.Filesystems)...)
+	}
 	for _, d := range obs.Guest.Disks {
 		if method == manifest.SnapshotFull && d.Driver == "nvme" {
 			blockers = append(blockers, Blocker{
@@ -189,6 +197,23 @@ func bitmapBlocker(name string, bitmaps []string) Blocker {
 		Reason: "it has the dirty bitmaps " + strings.Join(bitmaps, ", ") + ", with which QEMU could not go back to the snapshot",
 		Remedy: "remove them while the machine is stopped with: qemu-img bitmap --remove FILE NAME",
 	}
+}
+
+// filesystemBlockers are those of memory: who mounts a folder has state in the server
+// of it, of which QEMU saves nothing.
+func filesystemBlockers(all []driver.GFilesystem) []Blocker {
+	var blockers []Blocker
+	for _, f := range all {
+		b := Blocker{
+			Filesystem: f.Name, Reason: "QEMU cannot save the memory of a guest that shares a folder by virtiofs",
+			Remedy: "use method Disk, or remove it from spec.filesystems",
+		}
+		if f.Driver == string(manifest.Filesystem9P) {
+			b.Reason = "QEMU cannot save the memory of a guest that has mounted a folder by 9p"
+		}
+		blockers = append(blockers, b)
+	}
+	return blockers
 }
 
 func noDiskBlocker() Blocker {

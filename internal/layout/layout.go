@@ -154,6 +154,9 @@ func (l Layout) SerialLog(vm string) string { return filepath.Join(l.LogDir(vm),
 // QEMULog is what QEMU wrote on stderr.
 func (l Layout) QEMULog(vm string) string { return filepath.Join(l.LogDir(vm), "qemu.log") }
 
+// VirtioFSLog is what the processes that share folders wrote on stderr.
+func (l Layout) VirtioFSLog(vm string) string { return filepath.Join(l.LogDir(vm), "virtiofsd.log") }
+
 // Cache holds answers that cost time to get, such as a binary's probe.
 func (l Layout) Cache() string { return filepath.Join(l.State, "cache") }
 
@@ -174,6 +177,19 @@ func (l Layout) Intent(vm string) string { return filepath.Join(l.RunDir(vm), "i
 
 // Frozen says that the guest's file systems were frozen and not thawed since.
 func (l Layout) Frozen(vm string) string { return filepath.Join(l.RunDir(vm), "frozen.json") }
+
+// VirtioFSSocket is where QEMU and virtiofsd are joined, a moment before they start.
+func (l Layout) VirtioFSSocket(vm string) string {
+	return filepath.Join(l.RunDir(vm), "virtiofs.sock")
+}
+
+// VirtioFSLock is a file that a filesystem's virtiofsd holds a lock on while it lives.
+func (l Layout) VirtioFSLock(vm, filesystem string) string {
+	return filepath.Join(l.RunDir(vm), filesystem+VirtioFSLockSuffix)
+}
+
+// VirtioFSLockSuffix ends the names of such files, and of no others in a run dir.
+const VirtioFSLockSuffix = ".virtiofs"
 
 // LastEvent is what QEMU said of its own end to whoever listened.
 func (l Layout) LastEvent(vm string) string { return filepath.Join(l.RunDir(vm), "last-event.json") }

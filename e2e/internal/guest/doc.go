@@ -44,7 +44,7 @@
 //
 // Only amd64 hosts with Debian's package archive can build it. The cloud kernel
 // has no USB, AHCI, 9p, e1000 or i6300esb driver; of those the generic flavour has
-// the first two with it, since its list of modules names no others. The guest is not deterministic
+// the first three with it, since its list of modules names no others. The guest is not deterministic
 // to the byte: it follows the kernel the archive has today, and records which one
 // in manifest.json.
 package guest

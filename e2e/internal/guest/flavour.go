@@ -26,10 +26,10 @@ func Cloud() Flavour {
 	}
 }
 
-// Generic is the kernel for any computer, with the drivers of AHCI and USB.
+// Generic is the kernel for any computer, with the drivers of AHCI, USB and 9p.
 func Generic() Flavour {
 	return Flavour{
 		dir: "guest-generic", meta: "linux-image-amd64", pattern: "linux-image-*[0-9]-amd64_*.deb",
-		modules: slices.Concat(Cloud().modules, []string{"ahci", "xhci-pci", "usb-storage"}),
+		modules: slices.Concat(Cloud().modules, []string{"ahci", "xhci-pci", "usb-storage", "9pnet_virtio", "9p"}),
 	}
 }
