@@ -28,10 +28,10 @@ func (r *renderer) ports() {
 			used = max(used, s.Index+1)
 		}
 	}
-	if used+spare > maxPorts {
+	if used+spare > driver.MaxPorts {
 		r.fail("spec.machine.hotplugPorts",
-			fmt.Sprintf("%d spare ports and %d used ones are more than the %d a machine can have", spare, used, maxPorts),
-			fmt.Sprintf("ask for at most %d", maxPorts-used), nil)
+			fmt.Sprintf("%d spare ports and %d used ones are more than the %d a machine can have", spare, used, driver.MaxPorts),
+			fmt.Sprintf("ask for at most %d", driver.MaxPorts-used), nil)
 		return
 	}
 	for i := range used + spare {
@@ -41,7 +41,7 @@ func (r *renderer) ports() {
 
 // pciSeat is the slot of a PCI device of the manifest.
 func (r *renderer) pciSeat(path, name, model string) driver.Slot {
-	kind, ok := pciSlotKind(r.family)
+	kind, ok := driver.PCISlotKind(r.family)
 	if !ok {
 		r.noPCI(path, model)
 		return driver.Slot{}
