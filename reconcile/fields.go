@@ -43,6 +43,9 @@ type Field struct {
 	// confirms is true where a live value can only confirm what is wanted: one
 	// that differs is told in other words than the manifest's, and no drift.
 	confirms bool
+	// hot is true where the change is made while the guest runs, unless something about
+	// the machine forbids it: then it needs a restart, as the plan says.
+	hot bool
 	// private is true where the value may hold secrets: how much there is of it is
 	// shown, and not what.
 	private bool
@@ -100,12 +103,12 @@ var fieldTable = []Field{
 	{Path: "spec.disks[].ioThread", Class: ClassRestart, Seen: SeenQMP, live: liveDisk(liveIOThread), Absent: "false"},
 	{Path: "spec.disks[].throttle.iops", Class: ClassLive, Seen: SeenQMP, live: liveDisk(liveIOPS), Absent: noLimit},
 	{Path: "spec.disks[].throttle.bps", Class: ClassLive, Seen: SeenQMP, live: liveDisk(liveBPS), Absent: noLimit},
-	{Path: "spec.nics[].name", Class: ClassRestart, Seen: SeenQMP},
-	{Path: "spec.nics[].model", Class: ClassRestart, Seen: SeenLaunch},
-	{Path: "spec.nics[].mac", Class: ClassRestart, Seen: SeenQMP, live: liveMAC},
-	{Path: "spec.nics[].user", Class: ClassRestart, Seen: SeenLaunch},
-	{Path: "spec.nics[].user.forward", Class: ClassRestart, Seen: SeenLaunch, same: sameSet},
-	{Path: "spec.nics[].bridge.name", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.nics[].name", Class: ClassLive, hot: true, Seen: SeenQMP},
+	{Path: "spec.nics[].model", Class: ClassLive, hot: true, Seen: SeenLaunch},
+	{Path: "spec.nics[].mac", Class: ClassLive, hot: true, Seen: SeenQMP, live: liveMAC},
+	{Path: "spec.nics[].user", Class: ClassLive, hot: true, Seen: SeenLaunch},
+	{Path: "spec.nics[].user.forward", Class: ClassLive, hot: true, Seen: SeenLaunch, same: sameSet},
+	{Path: "spec.nics[].bridge.name", Class: ClassLive, hot: true, Seen: SeenLaunch},
 	{Path: "spec.cloudInit", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.cloudInit.userData", Class: ClassMetadata, Seen: SeenSeed, private: true},
 	{Path: "spec.cloudInit.userDataFile", Class: ClassMetadata, Seen: SeenSeed},
@@ -164,7 +167,7 @@ func (f *Field) show(value string) string {
 
 // ofGuest tells whether the field is compared with the running guest.
 func (f *Field) ofGuest() bool {
-	return f.Class == ClassRestart && (f.Seen == SeenQMP || f.Seen == SeenLaunch)
+	return (f.Class == ClassRestart || f.hot) && (f.Seen == SeenQMP || f.Seen == SeenLaunch)
 }
 
 func liveMachine(o *driver.Observed, _ string) (string, bool) {

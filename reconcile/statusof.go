@@ -263,7 +263,11 @@ func stepWords(steps []Step) string {
 // String is the step in a few words.
 func (s Step) String() string {
 	text := string(s.Kind)
-	if what := cmp.Or(s.Disk, s.Snapshot); what != "" {
+	what := cmp.Or(s.Disk, s.Snapshot)
+	if s.Part != nil {
+		what = s.Part.Noun()
+	}
+	if what != "" {
 		text += " " + what
 	}
 	return text

@@ -24,6 +24,9 @@ type RenderInput struct {
 	Kinds disk.Kinds
 	// Paused starts with the vCPUs stopped.
 	Paused bool
+	// Ports is how many root ports to make; 0 takes as many as the machine needs, with
+	// its spare ones.
+	Ports int
 }
 
 // FileKind is what an inherited descriptor is.
@@ -73,10 +76,14 @@ type renderer struct {
 	err    error
 }
 
+func newRenderer(in RenderInput) *renderer {
+	return &renderer{RenderInput: in, family: driver.BusFamilyOf(in.Identity.Machine.Type), boot: map[string]int{}}
+}
+
 // Render makes the command line of a machine. It looks at nothing but its input
 // and gives the same output for it each time. An error is a *SpecError.
 func Render(in RenderInput) (Command, error) {
-	r := &renderer{RenderInput: in, family: driver.BusFamilyOf(in.Identity.Machine.Type), boot: map[string]int{}}
+	r := newRenderer(in)
 	r.process()
 	r.board()
 	r.monitors()
