@@ -10,6 +10,7 @@ import (
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/manifest"
+	"github.com/maqet/maqet/state"
 )
 
 // unplugAgain is after what time a guest is asked anew that has refused to let go of a
@@ -33,8 +34,9 @@ type hotPlan struct {
 type partPlan struct {
 	driver.Part
 	changes []Change
-	// wanted, launched and there tell who has the item.
-	wanted, launched, there bool
+	// wanted, launched and there tell who has the item, asked that the guest was asked
+	// to let go of it.
+	wanted, launched, there, asked bool
 }
 
 // hot sorts out which changes are made while the guest runs, and how.
@@ -59,7 +61,10 @@ func (p *planner) hot(changes []Change) hotPlan {
 		i := slices.IndexFunc(parts, func(x *partPlan) bool { return x.Part == part })
 		if i < 0 {
 			i = len(parts)
-			parts = append(parts, &partPlan{Part: part, wanted: hasPart(p.spec, part), launched: hasPart(&l.Spec, part), there: p.there(part)})
+			_, asked := l.Unplugs[part.Name]
+			parts = append(parts, &partPlan{
+				Part: part, wanted: hasPart(p.spec, part), launched: hasPart(&l.Spec, part), there: p.there(part), asked: asked,
+			})
 		}
 		parts[i].changes = append(parts[i].changes, c)
 	}
@@ -130,6 +135,7 @@ func slotWords(s driver.Slot) string {
 func (h *hotPlan) show(x *partPlan, why string, pending bool) {
 	for _, c := range x.changes {
 		c.Class, c.Why, c.Pending = ClassLive, why, pending
+		c.Drift = c.Drift && !x.asked
 		h.changes = append(h.changes, c)
 	}
 }
@@ -260,4 +266,13 @@ func (p *planner) plug(h hotPlan) {
 	for _, s := range slices.Concat(h.forward, h.plugs) {
 		p.step(s)
 	}
+}
+
+// addFreePorts tells how many devices can still be plugged in.
+func (o *ObservedStatus) addFreePorts(rec *state.Machine, obs *driver.Observed) {
+	if o == nil || rec == nil || obs.Launched == nil || obs.Identity == nil {
+		return
+	}
+	n := obs.Launched.FreePlaces(obs.Identity.Slots, &rec.Object.Spec)
+	o.FreePorts = &n
 }

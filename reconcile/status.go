@@ -71,6 +71,9 @@ type ObservedStatus struct {
 	Firmware    string            `json:"firmware,omitempty"`
 	TPM         string            `json:"tpm,omitempty"`
 	Watchdog    string            `json:"watchdog,omitempty"`
+	// FreePorts is how many devices can still be plugged in while the guest runs; nil
+	// where that is not known.
+	FreePorts *int `json:"freePorts,omitempty"`
 }
 
 // SnapshotPhase is one word for how a snapshot is.

@@ -43,6 +43,7 @@ func statusOf(want Desired, obs driver.Observed, plan Plan, opt Options, now tim
 		s.NextSnapshot = nextSlot(rec, now)
 	}
 	s.Observed = observedStatus(obs.Guest)
+	s.Observed.addFreePorts(want.Machine, &obs)
 	s.Provisioning = provisioningStatus(rec, &obs)
 	s.Conditions = conditionsOf(want, &obs, plan, s, opt, now)
 	s.Snapshots = snapshotStatuses(want, &obs)
