@@ -2,6 +2,7 @@ package driver
 
 import (
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,6 +28,36 @@ func (p Part) String() string { return "spec." + p.List + "[" + p.Name + "]" }
 
 // Noun is what people call an item of the list.
 func (p Part) Noun() string { return strings.TrimSuffix(p.List, "s") + " " + p.Name }
+
+// Of is a spec with the item as another spec has it, or without it.
+func (p Part) Of(spec manifest.VirtualMachineSpec, from *manifest.VirtualMachineSpec) manifest.VirtualMachineSpec {
+	switch p.List {
+	case ListDisks:
+		spec.Disks = withItem(spec.Disks, from.Disks, func(d manifest.Disk) bool { return d.Name == p.Name })
+	case ListNICs:
+		spec.NICs = withItem(spec.NICs, from.NICs, func(n manifest.NIC) bool { return n.Name == p.Name })
+	case ListDevices:
+		spec.Devices = withItem(spec.Devices, from.Devices, func(d manifest.Device) bool { return d.Name == p.Name })
+	}
+	return spec
+}
+
+// withItem is a list with the one item as another list has it, or without it.
+func withItem[T any](list, from []T, is func(T) bool) []T {
+	list = slices.Clone(list)
+	i, j := slices.IndexFunc(list, is), slices.IndexFunc(from, is)
+	switch {
+	case i < 0 && j < 0:
+		return list
+	case j < 0:
+		return slices.Delete(list, i, i+1)
+	case i < 0:
+		return append(list, from[j])
+	default:
+		list[i] = from[j]
+		return list
+	}
+}
 
 // Unplug is a device that the guest was asked to let go of. It is in the launch record
 // until the device and what was behind it are gone.
@@ -82,6 +113,23 @@ func (l *Launched) PlugPlace(slots map[string]Slot, spec *manifest.VirtualMachin
 		return Slot{}, false
 	}
 	s := Slot{Kind: kind, Index: index}
+	slots[key] = s
+	return s, true
+}
+
+// PlugSCSI is where a drive of that name can be plugged into the machine's virtio-scsi
+// controller, which is entered into slots.
+func (l *Launched) PlugSCSI(slots map[string]Slot, spec *manifest.VirtualMachineSpec, name string) (Slot, bool) {
+	key := SlotKey(slots, name, SlotSCSI)
+	if s, ok := slots[key]; ok {
+		return s, true
+	}
+	_, last := SlotRange(SlotSCSI)
+	index, ok := FreeIndex(slots, SlotSCSI, last, nil, keptNames(spec, &l.Spec))
+	if !ok {
+		return Slot{}, false
+	}
+	s := Slot{Kind: SlotSCSI, Index: index}
 	slots[key] = s
 	return s, true
 }
@@ -151,4 +199,23 @@ func PluggableNIC(model string) bool {
 	default:
 		return false
 	}
+}
+
+// PluggableDevice tells whether a further device of that driver, which is a PCI device,
+// comes and goes while a guest runs.
+func PluggableDevice(driver string) bool {
+	switch driver {
+	case "virtio-rng-pci", "virtio-balloon-pci", "virtio-keyboard-pci", "virtio-mouse-pci", "virtio-tablet-pci",
+		"virtio-serial-pci", "vhost-vsock-pci", "qemu-xhci", "i6300esb", "edu", "pci-testdev":
+		return true
+	default:
+		return PluggableNIC(driver)
+	}
+}
+
+// PlacedByAuthor tells whether the manifest itself says where a device sits.
+func PlacedByAuthor(d manifest.Device) bool {
+	_, bus := d.Properties["bus"]
+	_, addr := d.Properties["addr"]
+	return bus || addr
 }

@@ -1,7 +1,9 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
+	"slices"
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/manifest"
@@ -17,6 +19,8 @@ type Plugs interface {
 	Unplug(ctx context.Context, name string, part driver.Part, u driver.Unplug) error
 	// Drop removes what was behind a device that is gone.
 	Drop(ctx context.Context, name string, part driver.Part) error
+	// Medium puts into a cdrom what vm says, or takes out what is in it.
+	Medium(ctx context.Context, vm *manifest.VirtualMachine, part driver.Part) error
 	// Forward makes the port forwards of the nics that are there those of vm.
 	Forward(ctx context.Context, vm *manifest.VirtualMachine) error
 }
@@ -26,13 +30,28 @@ func (x *execution) plug(ctx context.Context, s Step) error {
 	plugs, name := x.run.e.cfg.Ports.Plugs, x.run.name
 	switch s.Kind { //nolint:exhaustive // the others do something else
 	case StepPlug:
+		// A disk whose file is lost later must not be taken for one that was never made.
+		note := func(m *state.Machine) { plugged(m, *s.Part) }
+		if err := x.run.update(ctx, note); err != nil {
+			return err
+		}
+		note(x.want.Machine)
 		return plugs.Plug(ctx, x.want.vm(), *s.Part)
+	case StepMedium:
+		return plugs.Medium(ctx, x.want.vm(), *s.Part)
 	case StepUnplug:
 		return plugs.Unplug(ctx, name, *s.Part, *s.Unplug)
 	case StepDrop:
 		return plugs.Drop(ctx, name, *s.Part)
 	default:
 		return plugs.Forward(ctx, x.want.vm())
+	}
+}
+
+// plugged notes that a machine has had a disk.
+func plugged(m *state.Machine, part driver.Part) {
+	if part.List == driver.ListDisks && !slices.Contains(m.StartedDisks, part.Name) {
+		m.StartedDisks = append(slices.Clone(m.StartedDisks), part.Name)
 	}
 }
 
@@ -48,6 +67,11 @@ func (s Step) seenPlug(obs driver.Observed) (message string, ok bool) {
 		return s.Part.Noun(), true
 	}
 	_, there := guestItems(obs.Guest)[s.Part.Name]
+	if s.Kind == StepMedium {
+		i := slices.IndexFunc(obs.Guest.Disks, func(d driver.GDisk) bool { return d.Name == s.Part.Name })
+		ok = i >= 0 && obs.Guest.Disks[i].Empty == (s.File == "")
+		return "changed the medium of " + s.Part.Noun() + " to " + cmp.Or(s.File, "none"), ok
+	}
 	if s.Kind == StepDrop {
 		return s.Part.Noun() + " is gone", !there
 	}
@@ -63,6 +87,8 @@ func (s Step) plugEvent() (kind, reason string) {
 		return state.EventNormal, state.EventUnplugging
 	case StepDrop:
 		return state.EventNormal, state.EventUnplugged
+	case StepMedium:
+		return state.EventNormal, state.EventMedium
 	default:
 		return state.EventNormal, state.EventForwarded
 	}
@@ -75,6 +101,8 @@ func (s Step) plugBegins() string {
 		return "plugging in " + s.Part.Noun()
 	case StepUnplug:
 		return "asking the guest to let go of " + s.Part.Noun()
+	case StepMedium:
+		return "changing the medium of " + s.Part.Noun()
 	case StepDrop:
 		return "removing what was behind " + s.Part.Noun()
 	default:

@@ -2,6 +2,8 @@ package reconcile
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -74,6 +76,9 @@ func (w *walker) liveIsCold(p Plan) {
 		w.t.Fatalf("a start would make another machine of it: %v", d)
 	}
 	if l := w.obs.Launched; l != nil {
+		if has, want := specItems(&l.Spec), specItems(spec); !maps.Equal(has, want) {
+			w.t.Fatalf("the launch record has %v, and wanted are %v", has, want)
+		}
 		for _, n := range spec.NICs {
 			if at, ok := l.Identity.Slots[n.Name]; !ok || at != w.obs.Identity.Slots[n.Name] {
 				w.t.Fatalf("nic %s was plugged in at %v, and the next start puts it at %v", n.Name, at, w.obs.Identity.Slots[n.Name])
@@ -114,6 +119,41 @@ func (w *walker) changeNIC() {
 	})
 }
 
+// changeMedium adds a cdrom, or puts something else into it, or takes it out.
+func (w *walker) changeMedium() {
+	file := rapid.SampledFrom([]string{"", "/srv/a.iso", "/srv/b.iso"}).Draw(w.t, "medium")
+	if file != "" && w.coin("is there") {
+		w.obs.Files["iso"] = driver.DiskFile{Path: file, Exists: true}
+	}
+	w.change(func(s *manifest.VirtualMachineSpec) {
+		i := slices.IndexFunc(s.Disks, func(d manifest.Disk) bool { return d.Name == "iso" })
+		iso := manifest.Disk{Name: "iso", Media: manifest.MediaCDROM, File: file, Bus: rapid.SampledFrom([]manifest.Bus{manifest.BusSATA, manifest.BusVirtioSCSI}).Draw(w.t, "bus")}
+		switch {
+		case i < 0:
+			s.Disks = append(s.Disks, iso)
+		case w.coin("removed"):
+			s.Disks = slices.Delete(s.Disks, i, i+1)
+		default:
+			iso.Bus = s.Disks[i].Bus
+			s.Disks[i] = iso
+		}
+	})
+}
+
+// changeDevice adds a device, changes or removes it.
+func (w *walker) changeDevice() {
+	w.change(func(s *manifest.VirtualMachineSpec) {
+		if len(s.Devices) > 0 && w.coin("removed") {
+			s.Devices = nil
+			return
+		}
+		s.Devices = []manifest.Device{{
+			Name: "rng0", Driver: rapid.SampledFrom([]string{"virtio-rng-pci", "virtio-balloon-pci", "isa-debugcon"}).Draw(w.t, "driver"),
+			Properties: map[string]manifest.Scalar{"max-bytes": manifest.ScalarOf(rapid.IntRange(1, 2).Draw(w.t, "bytes"))},
+		}}
+	})
+}
+
 // unplugged is a card that the guest lets go of late, or that somebody takes out.
 func (w *walker) unplugged() {
 	if w.obs.Presence != driver.Alive {
@@ -131,7 +171,7 @@ func (w *walker) unplugged() {
 func TestLaws_randomPlugs_holdAtEachStep(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &walker{scene: newScene(func(s *manifest.VirtualMachineSpec) { s.Machine.HotplugPorts = 2 }).up(), t: t}
-		names := []string{"add nic", "remove nic", "nic", "unplugged", "ports", "add nic", "nic", "allow restart", "power state", "crash", "time", "deaf", "run state"}
+		names := []string{"add nic", "remove nic", "nic", "unplugged", "ports", "add nic", "nic", "allow restart", "add disk", "remove disk", "medium", "device", "power state", "crash", "time", "deaf", "run state"}
 		for range len(names) {
 			names = append(names, "pass 00")
 		}

@@ -373,6 +373,8 @@ func (w *walker) events() map[string]func() {
 		"remove nic":    func() { w.change(func(s *manifest.VirtualMachineSpec) { s.NICs = s.NICs[:min(len(s.NICs), 1)] }) },
 		"nic":           w.changeNIC,
 		"unplugged":     w.unplugged,
+		"medium":        w.changeMedium,
+		"device":        w.changeDevice,
 		"ports":         func() { w.change(func(s *manifest.VirtualMachineSpec) { s.Machine.HotplugPorts = rapid.IntRange(0, 3).Draw(w.t, "ports") }) },
 		"delete disks":  func() { w.change(func(s *manifest.VirtualMachineSpec) { s.OnDelete.Disks = manifest.DisksDelete }) },
 		"add disk":      w.addDisk,

@@ -61,7 +61,7 @@ func (m *model) doHost(s Step) {
 		m.identify()
 	case StepCreateDisk, StepSetAside, StepGrowDisk, StepThrottleDisk:
 		m.workOnDisk(s)
-	case StepPlug, StepUnplug, StepDrop, StepForward:
+	case StepPlug, StepUnplug, StepDrop, StepMedium, StepForward:
 		m.plugStep(s)
 	case StepStart:
 		m.start(s.Paused)
@@ -141,7 +141,9 @@ func (m *model) doRecord(s Step) {
 	case StepCreateDisk:
 		rec.Recreate = maps.Clone(rec.Recreate)
 		delete(rec.Recreate, s.Disk)
-	case StepPlug, StepUnplug, StepDrop, StepForward:
+	case StepPlug:
+		plugged(rec, *s.Part)
+	case StepUnplug, StepDrop, StepMedium, StepForward:
 	case StepRecordEnd, StepSetAside, StepGrowDisk, StepThrottleDisk, StepAgentShutdown, StepPowerdown, StepQuit, StepKill, StepThaw, StepPause, StepResume, StepClearIntent, StepDeleteSnapshot, StepLoadSnapshot:
 	}
 }

@@ -22,6 +22,8 @@ func (m *model) plugStep(s Step) {
 			}
 			l.Unplugs[s.Part.Name] = *s.Unplug
 		})
+	case StepMedium:
+		m.changeMedium(*s.Part)
 	case StepDrop:
 		m.relaunch(func(l *driver.Launched) { m.setPart(l, &manifest.VirtualMachineSpec{}, *s.Part) })
 	case StepForward:
@@ -53,14 +55,7 @@ func (m *model) relaunch(change func(*driver.Launched)) {
 func (m *model) setPart(l *driver.Launched, from *manifest.VirtualMachineSpec, part driver.Part) {
 	l.Unplugs = maps.Clone(l.Unplugs)
 	delete(l.Unplugs, part.Name)
-	if part.List == driver.ListNICs {
-		l.Spec.NICs = slices.DeleteFunc(l.Spec.NICs, func(n manifest.NIC) bool { return n.Name == part.Name })
-		for _, n := range from.NICs {
-			if n.Name == part.Name {
-				l.Spec.NICs = append(l.Spec.NICs, n)
-			}
-		}
-	}
+	l.Spec = part.Of(l.Spec, from)
 }
 
 // plugIn gives the guest an item of the wanted spec, at the place that it has or gets.
@@ -78,7 +73,18 @@ func (m *model) plugIn(part driver.Part) {
 	if id.MACs == nil {
 		id.MACs = map[string]string{}
 	}
-	l.PlugPlace(id.Slots, spec, part.Name)
+	m.place(l, id.Slots, spec, part)
+	for i := range spec.Disks {
+		if d := &spec.Disks[i]; part == (driver.Part{List: driver.ListDisks, Name: d.Name}) {
+			g.Disks = append(slices.Clone(g.Disks), m.drive(d))
+			g.Disks[len(g.Disks)-1].IOPS, g.Disks[len(g.Disks)-1].BPS = 0, 0
+		}
+	}
+	for _, d := range spec.Devices {
+		if part == (driver.Part{List: driver.ListDevices, Name: d.Name}) {
+			g.Devices = append(slices.Clone(g.Devices), driver.GDevice{Name: d.Name, Driver: d.Driver})
+		}
+	}
 	for _, n := range spec.NICs {
 		if part != (driver.Part{List: driver.ListNICs, Name: n.Name}) {
 			continue
@@ -94,6 +100,29 @@ func (m *model) plugIn(part driver.Part) {
 		l.Identity.Slots, l.Identity.MACs = id.Slots, id.MACs
 		m.setPart(l, spec, part)
 	})
+}
+
+// place finds a place for an item.
+func (m *model) place(l *driver.Launched, slots map[string]driver.Slot, spec *manifest.VirtualMachineSpec, part driver.Part) {
+	scsi := func(d manifest.Disk) bool { return d.Name == part.Name && d.Bus == manifest.BusVirtioSCSI }
+	if part.List == driver.ListDisks && slices.ContainsFunc(spec.Disks, scsi) {
+		l.PlugSCSI(slots, spec, part.Name)
+		return
+	}
+	l.PlugPlace(slots, spec, part.Name)
+}
+
+// changeMedium puts into a cdrom what the wanted spec says.
+func (m *model) changeMedium(part driver.Part) {
+	spec := &m.want.Machine.Object.Spec
+	for i := range spec.Disks {
+		if d := &spec.Disks[i]; d.Name == part.Name {
+			if drive := m.driveOf(d.Name); drive != nil {
+				*drive = m.drive(d)
+			}
+		}
+	}
+	m.relaunch(func(l *driver.Launched) { m.setPart(l, spec, part) })
 }
 
 // letGo is a guest that lets go of all devices that it was asked to.

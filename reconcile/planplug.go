@@ -54,7 +54,7 @@ func (p *planner) hot(changes []Change) hotPlan {
 	var parts []*partPlan
 	for _, c := range changes {
 		part, ok := partOf(c.Path)
-		if !ok || part.List != driver.ListNICs {
+		if !ok || part.List != driver.ListNICs && part.List != driver.ListDisks && part.List != driver.ListDevices {
 			h.owed = append(h.owed, c)
 			continue
 		}
@@ -95,9 +95,13 @@ func (p *planner) there(part driver.Part) bool {
 
 // hotPart plans for one item.
 func (p *planner) hotPart(h *hotPlan, x *partPlan) {
-	if onlyForwards(x) {
+	switch {
+	case onlyForwards(x):
 		h.show(x, "by hostfwd_remove and hostfwd_add", false)
 		h.forward = []Step{{Kind: StepForward, Why: "as the manifest says"}}
+		return
+	case p.onlyMedium(x):
+		p.medium(h, x)
 		return
 	}
 	why := p.cold(h, x)
@@ -110,12 +114,36 @@ func (p *planner) hotPart(h *hotPlan, x *partPlan) {
 	case x.there:
 		p.unplug(h, x)
 	default:
-		s := h.slots[driver.SlotKey(h.slots, x.Name, p.placeKind())]
-		h.show(x, "by netdev_add and device_add, at "+slotWords(s), p.unable())
-		if !p.unable() {
-			h.plugs = append(h.plugs, Step{Kind: StepPlug, Part: &x.Part, Why: "it is new"})
+		p.plugIn(h, x)
+	}
+}
+
+// plugIn plans to add an item.
+func (p *planner) plugIn(h *hotPlan, x *partPlan) {
+	words := "by device_add"
+	switch x.List {
+	case driver.ListNICs:
+		words = "by netdev_add and device_add"
+	case driver.ListDisks:
+		words = "by blockdev-add and device_add"
+	}
+	if w := p.way(p.spec, x.Part); w.pci {
+		words += ", at " + slotWords(h.slots[driver.SlotKey(h.slots, x.Name, p.placeKind())])
+	}
+	if p.unable() {
+		h.show(x, "QEMU says "+p.obs.Guest.RunState, true)
+		return
+	}
+	var first []Step
+	if x.List == driver.ListDisks {
+		var why string
+		if first, why = p.diskFirst(x.Name); why != "" {
+			h.show(x, why, true)
+			return
 		}
 	}
+	h.show(x, words, false)
+	h.plugs = append(h.plugs, append(first, Step{Kind: StepPlug, Part: &x.Part, Why: "it is new"})...)
 }
 
 // placeKind is the kind of place that PCI devices of the process have.
@@ -169,8 +197,8 @@ func (p *planner) cold(h *hotPlan, x *partPlan) string {
 		if !x.launched {
 			has = p.spec
 		}
-		if model, ok := plugsLive(has, x.Part); !ok {
-			return "QEMU cannot take out " + model + " while the guest runs"
+		if why := p.holds(has, x); why != "" {
+			return why
 		}
 		if u, asked := l.Unplugs[x.Name]; asked && !p.now.Before(u.Deadline) && p.now.Before(u.Deadline.Add(unplugAgain)) {
 			return fmt.Sprintf("the guest was asked at %s and has not let go of it", u.Since.UTC().Format(time.TimeOnly))
@@ -179,8 +207,12 @@ func (p *planner) cold(h *hotPlan, x *partPlan) string {
 	if !x.wanted {
 		return ""
 	}
-	if model, ok := plugsLive(p.spec, x.Part); !ok {
-		return "QEMU cannot plug in " + model + " while the guest runs"
+	w := p.way(p.spec, x.Part)
+	if w.why != "" {
+		return w.why
+	}
+	if !w.pci {
+		return ""
 	}
 	if _, ok := l.PlugPlace(h.slots, p.spec, x.Name); !ok {
 		if p.placeKind() == driver.SlotPort {
@@ -191,25 +223,18 @@ func (p *planner) cold(h *hotPlan, x *partPlan) string {
 	return ""
 }
 
-// plugsLive tells whether QEMU can plug in and take out the device of an item, and what
-// that is.
-func plugsLive(s *manifest.VirtualMachineSpec, part driver.Part) (model string, ok bool) {
-	if part.List == driver.ListNICs {
-		i := slices.IndexFunc(s.NICs, func(n manifest.NIC) bool { return n.Name == part.Name })
-		return s.NICs[i].Model, driver.PluggableNIC(s.NICs[i].Model)
-	}
-	return part.Name, false
-}
-
 // unplug has the guest let go of a device.
 func (p *planner) unplug(h *hotPlan, x *partPlan) {
 	u, asked := p.obs.Launched.Unplugs[x.Name]
 	if asked && !p.now.Before(u.Deadline) {
 		asked = false
 	}
-	why := "by device_del and netdev_del, once the guest has let go of it"
+	why := unplugCommands(x.List) + ", once the guest has let go of it"
 	if x.wanted {
-		why = "it is taken out and plugged in again; the guest's network is cut meanwhile"
+		why = "it is taken out and plugged in again"
+		if x.List == driver.ListNICs {
+			why += "; the guest's network is cut meanwhile"
+		}
 	}
 	if p.obs.Guest.RunState != runRunning {
 		h.show(x, "only a guest that runs can let go of it", true)
@@ -242,10 +267,23 @@ func unplugWords(x *partPlan) string {
 	return ""
 }
 
+// unplugCommands are those that take an item of a list out.
+func unplugCommands(list string) string {
+	switch list {
+	case driver.ListNICs:
+		return "by device_del and netdev_del"
+	case driver.ListDisks:
+		return "by device_del and blockdev-del; the disk's data is kept"
+	default:
+		return "by device_del"
+	}
+}
+
 // drops removes what was behind devices that are gone and shall stay so.
 func (p *planner) drops(h *hotPlan) {
-	for _, n := range p.obs.Launched.Spec.NICs {
-		part := driver.Part{List: driver.ListNICs, Name: n.Name}
+	has := specItems(&p.obs.Launched.Spec)
+	for _, name := range slices.Sorted(maps.Keys(has)) {
+		part := driver.Part{List: has[name], Name: name}
 		if !hasPart(p.spec, part) && !p.there(part) {
 			h.drops = append(h.drops, Step{Kind: StepDrop, Part: &part, Why: "its device is gone"})
 		}

@@ -34,7 +34,7 @@ func TestPlanMachine_nics_changeLiveWhereTheyCan(t *testing.T) {
 			return newScene(portly).up().edit(func(s *manifest.VirtualMachineSpec) {
 				s.NICs = append(s.NICs, manifest.NIC{Name: "usb", Model: "usb-net", User: &manifest.UserNet{}})
 			})
-		}, "", ClassRestart, "QEMU cannot plug in usb-net while the guest runs"},
+		}, "", ClassRestart, "QEMU cannot plug in or take out the card usb-net while the guest runs"},
 		{"added to a paused guest", func() *scene {
 			return newScene(portly, power(manifest.PowerPaused)).up().edit(anotherNIC)
 		}, "plug nic dmz;", ClassLive, "netdev_add"},

@@ -65,3 +65,7 @@ func (h *simHost) Drop(ctx context.Context, name string, part driver.Part) error
 func (h *simHost) Forward(ctx context.Context, vm *manifest.VirtualMachine) error {
 	return h.plugs(ctx, vm.Metadata.Name, "forward", vm, Step{Kind: StepForward})
 }
+
+func (h *simHost) Medium(ctx context.Context, vm *manifest.VirtualMachine, part driver.Part) error {
+	return h.plugs(ctx, vm.Metadata.Name, "medium "+part.Noun(), vm, Step{Kind: StepMedium, Part: &part})
+}

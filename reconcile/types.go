@@ -61,6 +61,8 @@ const (
 	StepUnplug StepKind = "unplug"
 	// StepDrop removes what was behind a device that is gone.
 	StepDrop StepKind = "drop"
+	// StepMedium changes what is in a cdrom of a running QEMU.
+	StepMedium StepKind = "medium"
 	// StepForward changes the port forwards of a running QEMU.
 	StepForward StepKind = "forward"
 	// StepStart starts QEMU.
@@ -126,8 +128,10 @@ type Step struct {
 	Size manifest.Quantity `json:"size,omitempty"`
 	// Throttle are the limits of StepThrottleDisk; nil for none.
 	Throttle *manifest.Throttle `json:"throttle,omitempty"`
-	// Part is the item of StepPlug, StepUnplug and StepDrop.
+	// Part is the item of StepPlug, StepUnplug, StepDrop and StepMedium.
 	Part *driver.Part `json:"part,omitempty"`
+	// File is what StepMedium puts in; empty for nothing.
+	File string `json:"file,omitempty"`
 	// Unplug is what StepUnplug notes.
 	Unplug *driver.Unplug `json:"unplug,omitempty"`
 	// Slot is the time that a schedule named for StepScheduleSnapshot.

@@ -40,6 +40,8 @@ const (
 	EventPlugged    = "Plugged"
 	EventUnplugging = "Unplugging"
 	EventUnplugged  = "Unplugged"
+	// EventMedium is a cdrom whose medium was changed.
+	EventMedium = "MediumChanged"
 	// EventForwarded is a running machine whose port forwards were changed.
 	EventForwarded = "ForwardsChanged"
 	// EventDiskDeleted is a stored disk that a person deleted.
@@ -124,7 +126,7 @@ func Reasons() []string {
 		EventCreated, EventConfigured, EventPruned, EventDeleting, EventDeleted,
 		EventHeld, EventReleased, EventHoldEnded,
 		EventIdentity, EventDiskCreated, EventDiskSetAside, EventImagePulled, EventImagePullFailed, EventRecreateRequired,
-		EventPlugged, EventUnplugging, EventUnplugged, EventForwarded,
+		EventPlugged, EventUnplugging, EventUnplugged, EventMedium, EventForwarded,
 		EventDiskGrown, EventDiskThrottled, EventDiskDeleted, EventDiskAdopted, EventStarted, EventPoweringOff, EventQuitting, EventKilled,
 		EventPaused, EventResumed, EventThawed, EventCancelled, EventReady, EventNotReady,
 		EventRestartRequired, EventDrifted, EventManifestInvalid, EventDiskSpaceLow, EventProvisioning, EventProvisioningDrift,

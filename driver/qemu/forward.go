@@ -31,7 +31,8 @@ func (d *Driver) Forward(ctx context.Context, vm *manifest.VirtualMachine) error
 		}
 		return d.updateLaunched(name, record, func(l *driver.Launched) {
 			for _, n := range nics {
-				l.Spec.NICs = withItem(l.Spec.NICs, []manifest.NIC{n}, func(o manifest.NIC) bool { return o.Name == n.Name })
+				part := driver.Part{List: driver.ListNICs, Name: n.Name}
+				l.Spec = part.Of(l.Spec, &manifest.VirtualMachineSpec{NICs: []manifest.NIC{n}})
 			}
 		})
 	})

@@ -57,7 +57,7 @@ func (p *plugging) run(ctx context.Context) error {
 	err = p.driver.updateLaunched(p.vm.Metadata.Name, p.record, func(l *driver.Launched) {
 		l.Ports = l.PortCount()
 		l.Identity.MACs, l.Identity.Slots = p.id.MACs, p.id.Slots
-		l.Spec = withPart(l.Spec, &p.vm.Spec, p.part)
+		l.Spec = p.part.Of(l.Spec, unlimited(&p.vm.Spec))
 		l.Unplugs = withoutUnplug(l.Unplugs, p.part.Name)
 	})
 	if err != nil {
@@ -107,10 +107,8 @@ func (p *plugging) prepare(ctx context.Context) error {
 	if err := allocateMACs(p.id.MACs, p.vm, rand.Reader); err != nil {
 		return err
 	}
-	if p.needsPlace(host) {
-		if _, ok := p.record.PlugPlace(p.id.Slots, &p.vm.Spec, p.part.Name); !ok {
-			return fmt.Errorf("no place is left for %s; restart the machine, with more machine.hotplugPorts for the next one", p.part.Noun())
-		}
+	if err := p.place(host); err != nil {
+		return err
 	}
 	if !sameEntries(p.id.MACs, recorded.MACs) || !sameEntries(p.id.Slots, recorded.Slots) {
 		if err := d.writeIdentity(name, p.id); err != nil {
@@ -124,14 +122,33 @@ func (p *plugging) prepare(ctx context.Context) error {
 	return p.render.err
 }
 
-// needsPlace tells whether the item is a PCI device.
-func (p *plugging) needsPlace(host driver.Host) bool {
-	for _, n := range p.vm.Spec.NICs {
-		if p.part == (driver.Part{List: driver.ListNICs, Name: n.Name}) {
-			return host.PCIDevices[n.Model]
-		}
+// place finds the item's place, in the process and at each later start.
+func (p *plugging) place(host driver.Host) error {
+	name := p.part.Name
+	pci, scsi := false, false
+	switch p.part.List {
+	case driver.ListNICs:
+		i := slices.IndexFunc(p.vm.Spec.NICs, func(n manifest.NIC) bool { return n.Name == name })
+		pci = i >= 0 && host.PCIDevices[p.vm.Spec.NICs[i].Model]
+	case driver.ListDisks:
+		i := slices.IndexFunc(p.vm.Spec.Disks, func(d manifest.Disk) bool { return d.Name == name })
+		pci = i >= 0 && (p.vm.Spec.Disks[i].Bus == manifest.BusVirtio || p.vm.Spec.Disks[i].Bus == manifest.BusNVMe)
+		scsi = i >= 0 && p.vm.Spec.Disks[i].Bus == manifest.BusVirtioSCSI
+	case driver.ListDevices:
+		i := slices.IndexFunc(p.vm.Spec.Devices, func(d manifest.Device) bool { return d.Name == name })
+		pci = i >= 0 && needsSlot(p.vm.Spec.Devices[i], host)
 	}
-	return false
+	ok := true
+	switch {
+	case pci:
+		_, ok = p.record.PlugPlace(p.id.Slots, &p.vm.Spec, name)
+	case scsi:
+		_, ok = p.record.PlugSCSI(p.id.Slots, &p.vm.Spec, name)
+	}
+	if !ok {
+		return fmt.Errorf("no place is left for %s; restart the machine, with more machine.hotplugPorts for the next one", p.part.Noun())
+	}
+	return nil
 }
 
 // command is one command of QMP.
@@ -145,6 +162,10 @@ func (p *plugging) objects(ctx context.Context) (behind []command, devices []obj
 	switch p.part.List {
 	case driver.ListNICs:
 		return p.nic(ctx)
+	case driver.ListDisks:
+		return p.disk()
+	case driver.ListDevices:
+		return p.device()
 	default:
 		return nil, nil, errNotInSpec
 	}
@@ -268,7 +289,7 @@ func (d *Driver) Drop(ctx context.Context, name string, part driver.Part) error 
 			return err
 		}
 		return d.updateLaunched(name, record, func(l *driver.Launched) {
-			l.Spec = withPart(l.Spec, &manifest.VirtualMachineSpec{}, part)
+			l.Spec = part.Of(l.Spec, &manifest.VirtualMachineSpec{})
 			l.Unplugs = withoutUnplug(l.Unplugs, part.Name)
 		})
 	})
@@ -277,11 +298,14 @@ func (d *Driver) Drop(ctx context.Context, name string, part driver.Part) error 
 
 // dropBehind removes what was behind a device that is gone. What is not there is no error.
 func dropBehind(ctx context.Context, c *qmp.Conn, part driver.Part) error {
-	if part.List == driver.ListNICs {
+	switch part.List {
+	case driver.ListNICs:
 		err := c.Do(ctx, "netdev_del", map[string]any{"id": NetdevID(part.Name)}, nil)
 		if err != nil && !qmp.IsDeviceNotFound(err) {
 			return err
 		}
+	case driver.ListDisks:
+		return dropDisk(ctx, c, part.Name)
 	}
 	return nil
 }
@@ -294,34 +318,4 @@ func withoutUnplug(all map[string]driver.Unplug, name string) map[string]driver.
 		return nil
 	}
 	return all
-}
-
-// withPart is a spec with one item as another spec has it, or without it.
-func withPart(spec manifest.VirtualMachineSpec, from *manifest.VirtualMachineSpec, part driver.Part) manifest.VirtualMachineSpec {
-	switch part.List {
-	case driver.ListDisks:
-		spec.Disks = withItem(spec.Disks, from.Disks, func(d manifest.Disk) bool { return d.Name == part.Name })
-	case driver.ListNICs:
-		spec.NICs = withItem(spec.NICs, from.NICs, func(n manifest.NIC) bool { return n.Name == part.Name })
-	case driver.ListDevices:
-		spec.Devices = withItem(spec.Devices, from.Devices, func(d manifest.Device) bool { return d.Name == part.Name })
-	}
-	return spec
-}
-
-// withItem is a list with the one item as another list has it, or without it.
-func withItem[T any](list, from []T, is func(T) bool) []T {
-	list = slices.Clone(list)
-	i, j := slices.IndexFunc(list, is), slices.IndexFunc(from, is)
-	switch {
-	case i < 0 && j < 0:
-		return list
-	case j < 0:
-		return slices.Delete(list, i, i+1)
-	case i < 0:
-		return append(list, from[j])
-	default:
-		list[i] = from[j]
-		return list
-	}
 }

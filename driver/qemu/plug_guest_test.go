@@ -2,6 +2,8 @@ package qemu
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -111,9 +113,19 @@ func (r *plugRig) again(more int) {
 	if diff := cmp.Diff(seen, r.pci(more)); diff != "" {
 		r.t.Errorf("the guest sees other devices after a cold start (-live +cold):\n%s", diff)
 	}
-	if diff := cmp.Diff(live.Launched.Spec, cold.Launched.Spec); diff != "" {
+	if diff := cmp.Diff(text(r.t, live.Launched.Spec), text(r.t, cold.Launched.Spec)); diff != "" {
 		r.t.Errorf("the launch record of live changes is not that of a start (-live +cold):\n%s", diff)
 	}
+}
+
+// text is a spec as JSON.
+func text(t testing.TB, spec manifest.VirtualMachineSpec) string {
+	t.Helper()
+	b, err := json.MarshalIndent(spec, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
 
 // forwards are those that QEMU has on a nic.
@@ -174,4 +186,114 @@ func TestPlug_guest_nicsComeAndGoAndKeepTheirPlaces(t *testing.T) {
 			r.again(1)
 		})
 	}
+}
+
+// awaitLocked waits until the guest has locked the tray of a drive.
+func (r *plugRig) awaitLocked(name string) {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.t.Context(), guestTimeout)
+	defer cancel()
+	for {
+		var drives []struct {
+			QDev   string `json:"qdev"`
+			Locked bool   `json:"locked"`
+		}
+		r.ask("web", "query-block", nil, &drives)
+		for _, d := range drives {
+			if named := (blockDrive{QDev: d.QDev}); named.name() == name && d.Locked {
+				return
+			}
+		}
+		r.must(pause(ctx, 10*time.Millisecond))
+	}
+}
+
+func diskPart(name string) driver.Part { return driver.Part{List: driver.ListDisks, Name: name} }
+
+func devicePart(name string) driver.Part { return driver.Part{List: driver.ListDevices, Name: name} }
+
+func TestPlug_guest_disksMediaAndDevicesComeAndGo(t *testing.T) {
+	iso := func(name string) string { return rawFile(t, shortDir(t)+"/"+name, 1<<20) }
+	first, second := iso("first"), iso("second")
+	r := bootPlugs(t, func(s *manifest.VirtualMachineSpec) {
+		s.Machine.HotplugPorts = 6
+		s.Disks = []manifest.Disk{{Name: "cd", Media: manifest.MediaCDROM, Bus: manifest.BusVirtioSCSI}}
+	})
+	r.edit(func(s *manifest.VirtualMachineSpec) {
+		s.Disks = append(s.Disks,
+			manifest.Disk{Name: "data", Size: 2 << 20, Serial: "DATA-1", IOThread: true, Throttle: &manifest.Throttle{IOPS: 500}},
+			manifest.Disk{Name: "scsi", Size: 3 << 20, Bus: manifest.BusVirtioSCSI},
+			manifest.Disk{Name: "card", Size: 4 << 20, Bus: manifest.BusNVMe, Serial: "CARD"})
+		s.Devices = []manifest.Device{
+			{Name: "rng0", Driver: "virtio-rng-pci", Properties: map[string]manifest.Scalar{"max-bytes": manifest.ScalarOf(1024), "period": manifest.ScalarOf(1000)}},
+			{Name: "balloon0", Driver: "virtio-balloon-pci"},
+		}
+	})
+	for _, name := range []string{"data", "scsi", "card"} {
+		r.must(r.CreateDisk(t.Context(), r.vm, name))
+		r.plug(diskPart(name))
+	}
+	r.plug(devicePart("rng0"))
+	r.plug(devicePart("balloon0"))
+	r.must(r.ThrottleDisk(t.Context(), r.vm, "data"))
+	sizes := func(sectors ...string) {
+		t.Helper()
+		for _, n := range sectors {
+			r.guest.await("grep -qx " + n + " /sys/block/*/size")
+		}
+	}
+	sizes("4096", "6144", "8192")
+	r.guest.await("grep -q virtio_rng /sys/class/misc/hw_random/rng_available")
+
+	// Media, in both directions.
+	medium := func(file string) {
+		t.Helper()
+		r.edit(func(s *manifest.VirtualMachineSpec) { s.Disks[0].File = file; s.Disks[0].Format = "" })
+		r.must(r.Medium(t.Context(), r.vm, diskPart("cd")))
+		cd := r.observe(r.vm, driver.DepthGuest, driver.Alive).Guest.Disks[1]
+		if cd.Name != "cd" || cd.File != file || cd.Empty != (file == "") {
+			t.Fatalf("the drive has %+v, want %q", cd, file)
+		}
+	}
+	medium(first)
+	r.guest.await("dd if=/dev/sr0 of=/dev/null bs=2048 count=1")
+	// What the guest has open locks the tray, and is left alone.
+	r.guest.must("sleep 1000 </dev/sr0 & echo $! >/tmp/holder")
+	r.awaitLocked("cd")
+	r.edit(func(s *manifest.VirtualMachineSpec) { s.Disks[0].File = second })
+	if err := r.Medium(t.Context(), r.vm, diskPart("cd")); !errors.Is(err, ErrTrayLocked) {
+		t.Errorf("Medium of a locked tray = %v", err)
+	}
+	if cd := r.observe(r.vm, driver.DepthGuest, driver.Alive); cd.Guest.Disks[1].File != first || cd.Launched.Spec.Disks[0].File != first {
+		t.Errorf("the drive has %+v, recorded is %+v", cd.Guest.Disks[1], cd.Launched.Spec.Disks[0])
+	}
+	r.guest.must("kill $(cat /tmp/holder)")
+	medium(second)
+	medium("")
+	medium(first)
+	r.again(4)
+	sizes("4096", "6144", "8192")
+
+	for _, name := range []string{"data", "scsi", "card"} {
+		r.unplug(diskPart(name))
+	}
+	r.unplug(devicePart("rng0"))
+	r.edit(func(s *manifest.VirtualMachineSpec) { s.Disks, s.Devices = s.Disks[:1], s.Devices[1:] })
+	var nodes []struct {
+		Name string `json:"node-name"`
+	}
+	r.ask("web", "query-named-block-nodes", map[string]any{"flat": true}, &nodes)
+	if len(nodes) != 2 {
+		t.Errorf("QEMU has the block nodes %v, want those of the cdrom", nodes)
+	}
+	var threads []any
+	if r.ask("web", "query-iothreads", nil, &threads); len(threads) > 0 {
+		t.Errorf("QEMU has the threads %v", threads)
+	}
+	for _, name := range []string{"data", "scsi", "card"} {
+		if _, err := os.Stat(r.layout.Disk("web", name)); err != nil {
+			t.Errorf("the data of disk %s: %v", name, err)
+		}
+	}
+	r.again(1)
 }

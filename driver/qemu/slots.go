@@ -72,14 +72,7 @@ func diskPlacements(vm *manifest.VirtualMachine, family driver.BusFamily) []plac
 // needsSlot tells whether maqet places a device: a PCI device whose author has
 // not placed it, and that may sit elsewhere than on the root bus.
 func needsSlot(d manifest.Device, host driver.Host) bool {
-	return host.PCIDevices[d.Driver] && !placedByAuthor(d) && !rootBusOnly(d.Driver)
-}
-
-// placedByAuthor tells whether the manifest itself says where a device sits.
-func placedByAuthor(d manifest.Device) bool {
-	_, bus := d.Properties["bus"]
-	_, addr := d.Properties["addr"]
-	return bus || addr
+	return host.PCIDevices[d.Driver] && !driver.PlacedByAuthor(d) && !rootBusOnly(d.Driver)
 }
 
 // rootBusOnly are the drivers that open a bus below the root bus itself: behind a
