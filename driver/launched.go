@@ -17,13 +17,15 @@ type Launched struct {
 	UID string `json:"uid"`
 	// Argv is the command line, argv[0] included, as /proc/PID/cmdline shows it.
 	Argv []string `json:"argv"`
-	// Spec is the resolved spec the process was started with.
+	// Spec is the resolved spec the process was started with, with what was plugged in
+	// and taken out since.
 	Spec manifest.VirtualMachineSpec `json:"spec"`
 	// Generation is the generation of that spec.
 	Generation int64 `json:"generation"`
 	// Machine is the resolved machine type.
 	Machine string `json:"machine"`
-	// Identity is a copy of the identity at launch.
+	// Identity is a copy of the identity at launch, with the places of what was plugged
+	// in since.
 	Identity Identity `json:"identity"`
 	// QEMU is the version of the binary.
 	QEMU Version `json:"qemu"`
@@ -36,6 +38,10 @@ type Launched struct {
 	SerialOffset int64 `json:"serialOffset,omitempty"`
 	// LogOffset is the size of QEMU's stderr log at launch.
 	LogOffset int64 `json:"logOffset,omitempty"`
+	// Ports is how many PCI Express root ports the process has.
+	Ports int `json:"ports,omitempty"`
+	// Unplugs are the devices that the guest was asked to let go of, by name.
+	Unplugs map[string]Unplug `json:"unplugs,omitempty"`
 	// ReadyAt is when readiness was first observed; zero before.
 	ReadyAt time.Time `json:"readyAt,omitzero"`
 	// CLISocket is the file of the socket for short visits; zero in the record of an

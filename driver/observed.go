@@ -125,6 +125,8 @@ type Guest struct {
 	TPM string `json:"tpm,omitempty"`
 	// Agent is the port of the guest's agent; nil for a machine without one.
 	Agent *GAgent `json:"agent,omitempty"`
+	// Controllers are the drivers of the controllers that maqet has added for drives.
+	Controllers []string `json:"controllers,omitempty"`
 	// Brief is true when only the run state and the uuid were asked.
 	Brief bool `json:"-"`
 }

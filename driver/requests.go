@@ -28,6 +28,8 @@ type Awaited struct {
 	Job bool
 	// Ready is anything that may make the readiness probe succeed.
 	Ready bool
+	// Unplug is a device that the guest was asked to let go of and that is gone.
+	Unplug bool
 	// Ending is set by who has asked for the end and waits for it: a QEMU that hangs
 	// while it ends is then told to go on, as a watch does.
 	Ending bool

@@ -66,6 +66,8 @@ func (s Step) seen(obs driver.Observed) (message string, ok bool) {
 		return "its identity is written", obs.Identity != nil
 	case StepCreateDisk, StepSetAside, StepGrowDisk, StepThrottleDisk:
 		return s.seenDisk(obs)
+	case StepPlug, StepUnplug, StepDrop, StepMedium, StepForward:
+		return s.seenPlug(obs)
 	case StepStart:
 		return seenStart(obs)
 	case StepAgentShutdown, StepPowerdown, StepQuit, StepKill:
@@ -228,6 +230,8 @@ func (s Step) begins() string {
 		return "growing disk " + s.Disk
 	case StepThrottleDisk:
 		return "limiting disk " + s.Disk
+	case StepPlug, StepUnplug, StepDrop, StepMedium, StepForward:
+		return s.plugBegins()
 	case StepStart:
 		return "starting"
 	case StepAgentShutdown:

@@ -47,6 +47,7 @@ func (c *Controller) listen(ctx context.Context, r *run) {
 		what.Ready = r.notReady()
 		what.Exit = !s.listening
 		what.Job = !s.listening && r.result.Plan.Wait != nil && r.result.Plan.Wait.Job
+		what.Unplug = !s.listening && r.result.Plan.Wait != nil && r.result.Plan.Wait.Unplug
 	}
 	if s.cancel != nil && s.awaited == what {
 		return

@@ -331,7 +331,7 @@ func (r *run) await(ctx context.Context, w Wait, pause time.Duration) error {
 		case <-waiting.Done():
 		}
 	}
-	what := driver.Awaited{Exit: w.Exit, Job: w.Job, Ready: w.Ready}
+	what := driver.Awaited{Exit: w.Exit, Job: w.Job, Ready: w.Ready, Unplug: w.Unplug}
 	what.Ending = r.want.Machine != nil && ending(r.want.Machine, &r.last)
 	err := r.e.cfg.Ports.Observer.Await(waiting, r.name, r.vm(), what)
 	switch {

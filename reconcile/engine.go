@@ -90,6 +90,7 @@ func (e *Engine) options(opt Options) Options {
 	opt.Launch = cmp.Or(opt.Launch, t.Start)
 	opt.Ready = cmp.Or(opt.Ready, t.Ready)
 	opt.Snapshot = cmp.Or(opt.Snapshot, t.Snapshot)
+	opt.Unplug = cmp.Or(opt.Unplug, t.Unplug)
 	opt.Backoff = cmp.Or(opt.Backoff, t.Backoff)
 	opt.BackoffMax = cmp.Or(opt.BackoffMax, t.BackoffMax)
 	opt.BackoffReset = cmp.Or(opt.BackoffReset, t.BackoffReset)

@@ -43,6 +43,9 @@ type Field struct {
 	// confirms is true where a live value can only confirm what is wanted: one
 	// that differs is told in other words than the manifest's, and no drift.
 	confirms bool
+	// hot is true where the change is made while the guest runs, unless something about
+	// the machine forbids it: then it needs a restart, as the plan says.
+	hot bool
 	// private is true where the value may hold secrets: how much there is of it is
 	// shown, and not what.
 	private bool
@@ -80,15 +83,15 @@ var fieldTable = []Field{
 	{Path: "spec.boot.kernel.image", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.boot.kernel.initrd", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.boot.kernel.cmdline", Class: ClassRestart, Seen: SeenLaunch},
-	{Path: "spec.disks[].name", Class: ClassRestart, Seen: SeenQMP},
+	{Path: "spec.disks[].name", Class: ClassLive, hot: true, Seen: SeenQMP},
 	{Path: "spec.disks[].size", Class: ClassLive, Seen: SeenImage},
 	{Path: "spec.disks[].image", Class: ClassDataLoss, Seen: SeenImage},
-	{Path: "spec.disks[].file", Class: ClassRestart, Seen: SeenQMP, live: liveDisk(liveFile)},
-	{Path: "spec.disks[].nbd.unix", Class: ClassRestart, Seen: SeenQMP, live: liveDisk(liveNBD(func(n *manifest.NBD) string { return n.Unix }))},
-	{Path: "spec.disks[].nbd.host", Class: ClassRestart, Seen: SeenQMP, live: liveDisk(liveNBD(func(n *manifest.NBD) string { return n.Host }))},
-	{Path: "spec.disks[].nbd.port", Class: ClassRestart, Seen: SeenQMP, live: liveDisk(liveNBD(func(n *manifest.NBD) string { return strconv.Itoa(n.Port) }))},
-	{Path: "spec.disks[].nbd.export", Class: ClassRestart, Seen: SeenQMP, live: liveDisk(liveNBD(func(n *manifest.NBD) string { return n.Export }))},
-	{Path: "spec.disks[].format", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.disks[].file", Class: ClassLive, hot: true, Seen: SeenQMP, live: liveDisk(liveFile)},
+	{Path: "spec.disks[].nbd.unix", Class: ClassLive, hot: true, Seen: SeenQMP, live: liveDisk(liveNBD(func(n *manifest.NBD) string { return n.Unix }))},
+	{Path: "spec.disks[].nbd.host", Class: ClassLive, hot: true, Seen: SeenQMP, live: liveDisk(liveNBD(func(n *manifest.NBD) string { return n.Host }))},
+	{Path: "spec.disks[].nbd.port", Class: ClassLive, hot: true, Seen: SeenQMP, live: liveDisk(liveNBD(func(n *manifest.NBD) string { return strconv.Itoa(n.Port) }))},
+	{Path: "spec.disks[].nbd.export", Class: ClassLive, hot: true, Seen: SeenQMP, live: liveDisk(liveNBD(func(n *manifest.NBD) string { return n.Export }))},
+	{Path: "spec.disks[].format", Class: ClassLive, hot: true, Seen: SeenLaunch},
 	{Path: "spec.disks[].bus", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.disks[].media", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.disks[].readOnly", Class: ClassRestart, Seen: SeenQMP, live: liveDisk(liveReadOnly), Absent: "false"},
@@ -100,12 +103,12 @@ var fieldTable = []Field{
 	{Path: "spec.disks[].ioThread", Class: ClassRestart, Seen: SeenQMP, live: liveDisk(liveIOThread), Absent: "false"},
 	{Path: "spec.disks[].throttle.iops", Class: ClassLive, Seen: SeenQMP, live: liveDisk(liveIOPS), Absent: noLimit},
 	{Path: "spec.disks[].throttle.bps", Class: ClassLive, Seen: SeenQMP, live: liveDisk(liveBPS), Absent: noLimit},
-	{Path: "spec.nics[].name", Class: ClassRestart, Seen: SeenQMP},
-	{Path: "spec.nics[].model", Class: ClassRestart, Seen: SeenLaunch},
-	{Path: "spec.nics[].mac", Class: ClassRestart, Seen: SeenQMP, live: liveMAC},
-	{Path: "spec.nics[].user", Class: ClassRestart, Seen: SeenLaunch},
-	{Path: "spec.nics[].user.forward", Class: ClassRestart, Seen: SeenLaunch, same: sameSet},
-	{Path: "spec.nics[].bridge.name", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.nics[].name", Class: ClassLive, hot: true, Seen: SeenQMP},
+	{Path: "spec.nics[].model", Class: ClassLive, hot: true, Seen: SeenLaunch},
+	{Path: "spec.nics[].mac", Class: ClassLive, hot: true, Seen: SeenQMP, live: liveMAC},
+	{Path: "spec.nics[].user", Class: ClassLive, hot: true, Seen: SeenLaunch},
+	{Path: "spec.nics[].user.forward", Class: ClassLive, hot: true, Seen: SeenLaunch, same: sameSet},
+	{Path: "spec.nics[].bridge.name", Class: ClassLive, hot: true, Seen: SeenLaunch},
 	{Path: "spec.filesystems[].name", Class: ClassRestart, Seen: SeenQMP},
 	{Path: "spec.filesystems[].path", Class: ClassRestart, Seen: SeenLaunch},
 	{Path: "spec.filesystems[].driver", Class: ClassRestart, Seen: SeenQMP, live: liveFilesystem},
@@ -122,9 +125,9 @@ var fieldTable = []Field{
 	{Path: "spec.tpm", Class: ClassRestart, Seen: SeenQMP, live: liveTPM},
 	{Path: "spec.watchdog.model", Class: ClassRestart, Seen: SeenQMP, live: liveWatchdog},
 	{Path: "spec.watchdog.action", Class: ClassRestart, Seen: SeenLaunch},
-	{Path: "spec.devices[].name", Class: ClassRestart, Seen: SeenQMP},
-	{Path: "spec.devices[].driver", Class: ClassRestart, Seen: SeenLaunch},
-	{Path: "spec.devices[].properties[]", Class: ClassRestart, Seen: SeenLaunch},
+	{Path: "spec.devices[].name", Class: ClassLive, hot: true, Seen: SeenQMP},
+	{Path: "spec.devices[].driver", Class: ClassLive, hot: true, Seen: SeenLaunch},
+	{Path: "spec.devices[].properties[]", Class: ClassLive, hot: true, Seen: SeenLaunch},
 	{Path: "spec.shutdown.methods", Class: ClassNone, Seen: SeenController},
 	{Path: "spec.shutdown.timeout", Class: ClassNone, Seen: SeenController},
 	{Path: "spec.readiness.serial.match", Class: ClassNone, Seen: SeenController},
@@ -168,7 +171,7 @@ func (f *Field) show(value string) string {
 
 // ofGuest tells whether the field is compared with the running guest.
 func (f *Field) ofGuest() bool {
-	return f.Class == ClassRestart && (f.Seen == SeenQMP || f.Seen == SeenLaunch)
+	return (f.Class == ClassRestart || f.hot) && (f.Seen == SeenQMP || f.Seen == SeenLaunch)
 }
 
 func liveMachine(o *driver.Observed, _ string) (string, bool) {

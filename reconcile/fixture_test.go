@@ -133,7 +133,7 @@ func summary(p Plan) string {
 		for _, w := range []struct {
 			on   bool
 			word string
-		}{{p.Wait.Exit, "exit"}, {p.Wait.Job, "job"}, {p.Wait.Ready, "ready"}, {len(p.Wait.Images) > 0, "images"}} {
+		}{{p.Wait.Exit, "exit"}, {p.Wait.Job, "job"}, {p.Wait.Ready, "ready"}, {p.Wait.Unplug, "unplug"}, {len(p.Wait.Images) > 0, "images"}} {
 			if w.on {
 				text += "," + w.word
 			}

@@ -78,6 +78,8 @@ func (s Step) event(ended *driver.Ended) (kind, reason string) {
 		return state.EventNormal, state.EventIdentity
 	case StepCreateDisk, StepSetAside, StepGrowDisk, StepThrottleDisk:
 		return s.diskEvent()
+	case StepPlug, StepUnplug, StepDrop, StepMedium, StepForward:
+		return s.plugEvent()
 	case StepStart:
 		return state.EventNormal, state.EventStarted
 	case StepAgentShutdown, StepPowerdown:

@@ -108,8 +108,8 @@ func (w *walker) pass() {
 func (w *walker) wait(wait Wait) {
 	in := w.obs.Intent
 	byGuest := in != nil && (in.Stage == driver.StagePowerdown || in.Stage == driver.StageAgent)
-	onlyExit := wait.Exit && !wait.Job && !wait.Ready
-	prevented := w.stuck && onlyExit || w.deaf && byGuest
+	onlyExit := wait.Exit && !wait.Job && !wait.Ready && !wait.Unplug
+	prevented := w.stuck && onlyExit || w.deaf && (byGuest || wait.Unplug)
 	if w.coin("happens") && !prevented && w.obs.Presence == driver.Alive {
 		w.elapse(wait)
 		return
@@ -131,7 +131,7 @@ func (w *walker) laws(p Plan) {
 		w.t.Fatalf("a snapshot is taken before what was left frozen is thawed")
 	}
 	unsure := obs.Presence == driver.Unknown || obs.Presence == driver.Unresponsive
-	for _, k := range []StepKind{StepStart, StepThaw, StepAgentShutdown, StepPowerdown, StepQuit, StepForget, StepDeleteSnapshot, StepTakeSnapshot, StepCreateDisk, StepPause, StepResume, StepLoadSnapshot, StepRevertDisks} {
+	for _, k := range []StepKind{StepStart, StepThaw, StepAgentShutdown, StepPowerdown, StepQuit, StepForget, StepDeleteSnapshot, StepTakeSnapshot, StepCreateDisk, StepPause, StepResume, StepLoadSnapshot, StepRevertDisks, StepPlug, StepUnplug, StepDrop, StepForward} {
 		if unsure && kinds[k] > 0 {
 			w.t.Fatalf("%s of a machine that is %s", k, obs.Presence)
 		}
@@ -176,6 +176,7 @@ func (w *walker) stepLaws(s Step) {
 		w.t.Fatalf("snapshot %s expires, which no schedule made", s.Snapshot)
 	}
 	w.restoreLaws(s)
+	w.plugLaws(s)
 	if !s.Kind.stops() {
 		return
 	}
@@ -279,11 +280,10 @@ func (w *walker) settled(p Plan) {
 	if runs != (power != manifest.PowerStopped) && !isCompleted(rec, &w.obs) {
 		w.t.Fatalf("settled, %s is wanted, presence is %s", power, w.obs.Presence)
 	}
-	if w.opt.AllowRestart && runs {
-		if owed := guestChanges(&rec.Object.Spec, &w.obs); len(owed) > 0 {
-			w.t.Fatalf("settled with restarts allowed, and owed is %v", owed)
-		}
+	if w.opt.AllowRestart && runs && slices.ContainsFunc(p.Changes, func(c Change) bool { return c.Class == ClassRestart }) {
+		w.t.Fatalf("settled with restarts allowed, and owed is %v", p.Changes)
 	}
+	w.liveIsCold(p)
 }
 
 // answer lets QEMU answer again.
@@ -369,6 +369,13 @@ func (w *walker) events() map[string]func() {
 		},
 		"memory":        func() { w.change(func(s *manifest.VirtualMachineSpec) { s.Memory.Size += 1 << 20 }) },
 		"probe":         func() { w.change(probed) },
+		"add nic":       w.addNIC,
+		"remove nic":    func() { w.change(func(s *manifest.VirtualMachineSpec) { s.NICs = s.NICs[:min(len(s.NICs), 1)] }) },
+		"nic":           w.changeNIC,
+		"unplugged":     w.unplugged,
+		"medium":        w.changeMedium,
+		"device":        w.changeDevice,
+		"ports":         func() { w.change(func(s *manifest.VirtualMachineSpec) { s.Machine.HotplugPorts = rapid.IntRange(0, 3).Draw(w.t, "ports") }) },
 		"delete disks":  func() { w.change(func(s *manifest.VirtualMachineSpec) { s.OnDelete.Disks = manifest.DisksDelete }) },
 		"add disk":      w.addDisk,
 		"remove disk":   func() { w.change(func(s *manifest.VirtualMachineSpec) { s.Disks = s.Disks[:1] }) },

@@ -61,6 +61,8 @@ func (m *model) doHost(s Step) {
 		m.identify()
 	case StepCreateDisk, StepSetAside, StepGrowDisk, StepThrottleDisk:
 		m.workOnDisk(s)
+	case StepPlug, StepUnplug, StepDrop, StepMedium, StepForward:
+		m.plugStep(s)
 	case StepStart:
 		m.start(s.Paused)
 		m.startFrom(s)
@@ -139,6 +141,9 @@ func (m *model) doRecord(s Step) {
 	case StepCreateDisk:
 		rec.Recreate = maps.Clone(rec.Recreate)
 		delete(rec.Recreate, s.Disk)
+	case StepPlug:
+		plugged(rec, *s.Part)
+	case StepUnplug, StepDrop, StepMedium, StepForward:
 	case StepRecordEnd, StepSetAside, StepGrowDisk, StepThrottleDisk, StepAgentShutdown, StepPowerdown, StepQuit, StepKill, StepThaw, StepPause, StepResume, StepClearIntent, StepDeleteSnapshot, StepLoadSnapshot:
 	}
 }
@@ -159,8 +164,10 @@ func (m *model) elapse(w Wait) bool {
 	switch {
 	case len(w.Images) > 0:
 		m.pull(w.Images)
-	case m.obs.Guest == nil && (w.Job || w.Ready):
+	case m.obs.Guest == nil && (w.Job || w.Ready || w.Unplug):
 		return false
+	case w.Unplug:
+		m.letGo()
 	case !w.Job && !w.Ready && !w.Exit:
 		m.now = w.Until
 	case w.Job:
@@ -190,6 +197,9 @@ func (m *model) end(cause driver.EndCause) {
 	m.obs.Guest, m.obs.PID, m.obs.StartedAt, m.obs.Ready, m.obs.Freeze = nil, 0, time.Time{}, false, nil
 }
 
+// modelMAC is every address that is made up in a model.
+const modelMAC = "52:54:00:00:00:01"
+
 // identify writes or extends the identity.
 func (m *model) identify() {
 	spec := &m.want.Machine.Object.Spec
@@ -211,7 +221,7 @@ func (m *model) identify() {
 	}
 	for _, n := range spec.NICs {
 		if n.MAC == "" && id.MACs[n.Name] == "" {
-			id.MACs[n.Name] = "52:54:00:00:00:01"
+			id.MACs[n.Name] = modelMAC
 		}
 	}
 	if kind := driver.FirmwareKindOf(spec); kind != "" {

@@ -72,6 +72,9 @@ func (m *model) guest(spec *manifest.VirtualMachineSpec, id driver.Identity) *dr
 	for i := range spec.Disks {
 		g.Disks = append(g.Disks, m.drive(&spec.Disks[i]))
 	}
+	if slices.ContainsFunc(spec.Disks, func(d manifest.Disk) bool { return d.Bus == manifest.BusVirtioSCSI }) {
+		g.Controllers = []string{"virtio-scsi-pci"}
+	}
 	for _, n := range spec.NICs {
 		g.NICs = append(g.NICs, driver.GNIC{Name: n.Name, Model: n.Model, MAC: cmp.Or(n.MAC, id.MACs[n.Name])})
 	}

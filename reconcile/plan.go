@@ -85,6 +85,7 @@ func (o Options) withDefaults() Options {
 	o.Launch = cmp.Or(o.Launch, t.Start)
 	o.Ready = cmp.Or(o.Ready, t.Ready)
 	o.Snapshot = cmp.Or(o.Snapshot, t.Snapshot)
+	o.Unplug = cmp.Or(o.Unplug, t.Unplug)
 	o.Backoff = cmp.Or(o.Backoff, t.Backoff)
 	o.BackoffMax = cmp.Or(o.BackoffMax, t.BackoffMax)
 	o.BackoffReset = cmp.Or(o.BackoffReset, t.BackoffReset)

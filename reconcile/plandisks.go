@@ -21,6 +21,9 @@ func (p *planner) sizes() (grow []Step, owed []Change) {
 		if p.obs.Guest == nil && p.obs.Files[d.Name].Lost {
 			continue // qemu-img can do nothing with it before what it reads from is back
 		}
+		if g := p.obs.Guest; g != nil && !g.Brief && !p.there(driver.Part{List: driver.ListDisks, Name: d.Name}) {
+			continue // QEMU grows it once it has it
+		}
 		ch := Change{Path: "spec.disks[" + d.Name + "].size", From: have.String(), To: d.Size.String(), Class: ClassLive}
 		switch {
 		case d.Size < have:

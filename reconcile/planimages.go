@@ -121,17 +121,19 @@ func (p *planner) recreate(changes []imageChange) {
 }
 
 // create makes a disk that does not exist.
-func (p *planner) create(d manifest.Disk) {
+func (p *planner) create(d manifest.Disk) { p.step(p.createStep(d)) }
+
+// createStep is the step that makes a disk.
+func (p *planner) createStep(d manifest.Disk) Step {
 	if d.Image == "" {
-		p.step(Step{Kind: StepCreateDisk, Disk: d.Name, Why: "an empty disk of " + d.Size.String()})
-		return
+		return Step{Kind: StepCreateDisk, Disk: d.Name, Why: "an empty disk of " + d.Size.String()}
 	}
 	image := p.obs.Images[d.Image]
 	size := cmp.Or(d.Size, manifest.Quantity(image.Size))
-	p.step(Step{
+	return Step{
 		Kind: StepCreateDisk, Disk: d.Name, Image: d.Image, Digest: image.Digest,
 		Why: fmt.Sprintf("a disk of %s, made of image %s", size, imageWords(d.Image, image.Digest)),
-	})
+	}
 }
 
 // ready tells whether all images are here that disks are to be made of, and plans

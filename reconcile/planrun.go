@@ -124,6 +124,8 @@ func (p *planner) runWords() string {
 func (p *planner) converge() {
 	owed, unmet := p.split(guestChanges(p.spec, &p.obs))
 	p.notAsStarted(unmet)
+	hot := p.hot(owed)
+	owed = hot.owed
 	if p.obs.TPMLost {
 		p.problem(ReasonTPMLost, "the swtpm that is the guest's TPM is gone; the guest runs on without it", "maqet restart "+p.plan.Machine)
 	}
@@ -133,7 +135,7 @@ func (p *planner) converge() {
 	for i := range owed {
 		owed[i].Pending = !p.opt.AllowRestart
 	}
-	p.plan.Changes = append(owed, p.plan.Changes...)
+	p.plan.Changes = append(append(owed, hot.changes...), p.plan.Changes...)
 	p.provisioning()
 	images := p.imageChanges()
 	p.showImages(images)
@@ -153,6 +155,7 @@ func (p *planner) converge() {
 		p.step(s)
 	}
 	p.throttles()
+	p.plug(hot)
 	p.runState()
 	p.snapshots()
 }

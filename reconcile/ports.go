@@ -101,6 +101,7 @@ type Ports struct {
 	Agent     Agent
 	Records   Records
 	Storage   Storage
+	Plugs     Plugs
 	Snapshots Snapshots
 	Images    Images
 	Overlays  Overlays

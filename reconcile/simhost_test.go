@@ -62,7 +62,7 @@ func newSimHost() *simHost {
 }
 
 func (h *simHost) ports() Ports {
-	return Ports{Locker: h, Observer: h, Power: h, Agent: h, Records: h, Storage: h, Snapshots: h, Images: h.images, Overlays: h}
+	return Ports{Locker: h, Observer: h, Power: h, Agent: h, Records: h, Storage: h, Plugs: h, Snapshots: h, Images: h.images, Overlays: h}
 }
 
 // machine is the machine of that name. The host's mutex is held.

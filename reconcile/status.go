@@ -73,6 +73,9 @@ type ObservedStatus struct {
 	// Filesystems are the folders of the host that the guest can mount.
 	Filesystems []driver.GFilesystem `json:"filesystems,omitempty"`
 	Watchdog    string               `json:"watchdog,omitempty"`
+	// FreePorts is how many devices can still be plugged in while the guest runs; nil
+	// where that is not known.
+	FreePorts *int `json:"freePorts,omitempty"`
 }
 
 // SnapshotPhase is one word for how a snapshot is.

@@ -43,6 +43,7 @@ func statusOf(want Desired, obs driver.Observed, plan Plan, opt Options, now tim
 		s.NextSnapshot = nextSlot(rec, now)
 	}
 	s.Observed = observedStatus(obs.Guest)
+	s.Observed.addFreePorts(want.Machine, &obs)
 	s.Provisioning = provisioningStatus(rec, &obs)
 	s.Conditions = conditionsOf(want, &obs, plan, s, opt, now)
 	s.Snapshots = snapshotStatuses(want, &obs)
@@ -264,7 +265,11 @@ func stepWords(steps []Step) string {
 // String is the step in a few words.
 func (s Step) String() string {
 	text := string(s.Kind)
-	if what := cmp.Or(s.Disk, s.Snapshot); what != "" {
+	what := cmp.Or(s.Disk, s.Snapshot)
+	if s.Part != nil {
+		what = s.Part.Noun()
+	}
+	if what != "" {
 		text += " " + what
 	}
 	return text

@@ -55,6 +55,16 @@ const (
 	StepGrowDisk StepKind = "grow-disk"
 	// StepThrottleDisk sets the limits of a drive of a running QEMU.
 	StepThrottleDisk StepKind = "throttle-disk"
+	// StepPlug adds an item to a running QEMU.
+	StepPlug StepKind = "plug"
+	// StepUnplug asks the guest to let go of a device.
+	StepUnplug StepKind = "unplug"
+	// StepDrop removes what was behind a device that is gone.
+	StepDrop StepKind = "drop"
+	// StepMedium changes what is in a cdrom of a running QEMU.
+	StepMedium StepKind = "medium"
+	// StepForward changes the port forwards of a running QEMU.
+	StepForward StepKind = "forward"
 	// StepStart starts QEMU.
 	StepStart StepKind = "start"
 	// StepAgentShutdown asks the guest's agent to end it.
@@ -118,6 +128,12 @@ type Step struct {
 	Size manifest.Quantity `json:"size,omitempty"`
 	// Throttle are the limits of StepThrottleDisk; nil for none.
 	Throttle *manifest.Throttle `json:"throttle,omitempty"`
+	// Part is the item of StepPlug, StepUnplug, StepDrop and StepMedium.
+	Part *driver.Part `json:"part,omitempty"`
+	// File is what StepMedium puts in; empty for nothing.
+	File string `json:"file,omitempty"`
+	// Unplug is what StepUnplug notes.
+	Unplug *driver.Unplug `json:"unplug,omitempty"`
 	// Slot is the time that a schedule named for StepScheduleSnapshot.
 	Slot time.Time `json:"slot,omitzero"`
 	// Method is the method of StepTakeSnapshot.
@@ -144,10 +160,11 @@ type Wait struct {
 	Until time.Time `json:"until,omitzero"`
 	// Then is what is done when that time has come; empty for another look.
 	Then string `json:"then,omitempty"`
-	// Exit, Job and Ready tell which event is waited for.
-	Exit  bool `json:"exit,omitempty"`
-	Job   bool `json:"job,omitempty"`
-	Ready bool `json:"ready,omitempty"`
+	// Exit, Job, Ready and Unplug tell which event is waited for.
+	Exit   bool `json:"exit,omitempty"`
+	Job    bool `json:"job,omitempty"`
+	Ready  bool `json:"ready,omitempty"`
+	Unplug bool `json:"unplug,omitempty"`
 	// Images are the Image objects that have to be fetched first. Nobody else does
 	// that: whoever waits fetches them.
 	Images []string `json:"images,omitempty"`
@@ -218,9 +235,9 @@ type Options struct {
 	NoWait bool
 	// Who is written into intents.
 	Who string
-	// Shutdown, Quit, Kill, Launch, Ready and Snapshot are durations from the
+	// Shutdown, Quit, Kill, Launch, Ready, Snapshot and Unplug are durations from the
 	// timing table; zero takes the table's own.
-	Shutdown, Quit, Kill, Launch, Ready, Snapshot time.Duration
+	Shutdown, Quit, Kill, Launch, Ready, Snapshot, Unplug time.Duration
 	// Backoff, BackoffMax and BackoffReset are likewise.
 	Backoff, BackoffMax, BackoffReset time.Duration
 	// BootID is the host's current boot id.

@@ -35,6 +35,15 @@ const (
 	EventDiskGrown = "DiskGrown"
 	// EventDiskThrottled is a drive whose limits were set.
 	EventDiskThrottled = "DiskThrottled"
+	// EventPlugged is an item that was added to a running machine, EventUnplugging one
+	// whose device the guest was asked to let go of, EventUnplugged one that is gone.
+	EventPlugged    = "Plugged"
+	EventUnplugging = "Unplugging"
+	EventUnplugged  = "Unplugged"
+	// EventMedium is a cdrom whose medium was changed.
+	EventMedium = "MediumChanged"
+	// EventForwarded is a running machine whose port forwards were changed.
+	EventForwarded = "ForwardsChanged"
 	// EventDiskDeleted is a stored disk that a person deleted.
 	EventDiskDeleted = "DiskDeleted"
 	// EventDiskAdopted is a stored disk, or a folder of them, that a person gave to a machine.
@@ -117,6 +126,7 @@ func Reasons() []string {
 		EventCreated, EventConfigured, EventPruned, EventDeleting, EventDeleted,
 		EventHeld, EventReleased, EventHoldEnded,
 		EventIdentity, EventDiskCreated, EventDiskSetAside, EventImagePulled, EventImagePullFailed, EventRecreateRequired,
+		EventPlugged, EventUnplugging, EventUnplugged, EventMedium, EventForwarded,
 		EventDiskGrown, EventDiskThrottled, EventDiskDeleted, EventDiskAdopted, EventStarted, EventPoweringOff, EventQuitting, EventKilled,
 		EventPaused, EventResumed, EventThawed, EventCancelled, EventReady, EventNotReady,
 		EventRestartRequired, EventDrifted, EventManifestInvalid, EventDiskSpaceLow, EventProvisioning, EventProvisioningDrift,

@@ -220,6 +220,9 @@ func describeObserved(out io.Writer, o *reconcile.ObservedStatus) {
 	for _, d := range o.Devices {
 		f.add("Device "+d.Name, d.Driver)
 	}
+	if o.FreePorts != nil {
+		f.add("Free ports", strconv.Itoa(*o.FreePorts))
+	}
 	f.add("TPM", o.TPM)
 	f.add("Watchdog", o.Watchdog)
 }

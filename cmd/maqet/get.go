@@ -198,7 +198,7 @@ func printMachines(env environment, views []reconcile.View, wide bool) {
 
 func machineHeader(wide bool) []string {
 	if wide {
-		return []string{"NAME", "PHASE", "READY", "CPUS", "MEMORY", "RESTARTS", "UP", "PID", "MACHINE", "ACCEL", "QEMU", "HOSTNAME", "ADDRESSES", "OS", "OWNER", "NOTE"}
+		return []string{"NAME", "PHASE", "READY", "CPUS", "MEMORY", "RESTARTS", "UP", "PID", "MACHINE", "ACCEL", "QEMU", "PORTS", "HOSTNAME", "ADDRESSES", "OS", "OWNER", "NOTE"}
 	}
 	return []string{"NAME", "PHASE", "READY", "CPUS", "MEMORY", "RESTARTS", "UP", "NOTE"}
 }
@@ -225,12 +225,15 @@ func specOf(v reconcile.View) manifest.VirtualMachineSpec {
 }
 
 func wideCells(v reconcile.View) []string {
-	pid, machine, accel, version := "-", "-", "-", "-"
+	pid, machine, accel, version, ports := "-", "-", "-", "-", "-"
 	if v.Status.PID != 0 {
 		pid = strconv.Itoa(v.Status.PID)
 	}
 	if o := v.Status.Observed; o != nil {
 		machine, accel, version = orDash(o.MachineType), orDash(o.Accelerator), orDash(o.QEMUVersion)
+		if o.FreePorts != nil {
+			ports = strconv.Itoa(*o.FreePorts)
+		}
 	}
 	host, addresses, system := "-", "-", "-"
 	if g := v.Status.Guest; g != nil {
@@ -239,7 +242,7 @@ func wideCells(v reconcile.View) []string {
 			system = orDash(g.OS.Name)
 		}
 	}
-	return []string{pid, machine, accel, version, host, addresses, system, orDash(v.Machine.Owner)}
+	return []string{pid, machine, accel, version, ports, host, addresses, system, orDash(v.Machine.Owner)}
 }
 
 func orDash(s string) string {

@@ -180,6 +180,9 @@ func describeStep(s reconcile.Step) string {
 	if s.Disk != "" {
 		text += " " + s.Disk
 	}
+	if s.Part != nil {
+		text += " " + s.Part.Noun()
+	}
 	if s.Snapshot != "" {
 		text += " " + s.Snapshot
 	}

@@ -48,6 +48,9 @@ func (d *Driver) Await(ctx context.Context, name string, vm *manifest.VirtualMac
 	if what.Job {
 		waits = append(waits, func(ctx context.Context) error { return d.awaitJob(ctx, name) })
 	}
+	if what.Unplug {
+		waits = append(waits, func(ctx context.Context) error { return d.awaitUnplug(ctx, name) })
+	}
 	if what.Ready {
 		waits = append(waits, func(ctx context.Context) error { return d.awaitReady(ctx, name, vm, l.launched) })
 	}

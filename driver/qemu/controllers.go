@@ -47,7 +47,7 @@ func controllers(vm *manifest.VirtualMachine) []controller {
 func (c controller) device(slot driver.Slot) object {
 	device := append(object{{"driver", c.driver}, {"id", c.id}}, seat(slot)...)
 	if c.id == usbController {
-		device = append(device, member{"p2", usbPorts}, member{"p3", usbPorts})
+		device = append(device, member{"p2", driver.USBPorts}, member{"p3", driver.USBPorts})
 	}
 	return device
 }

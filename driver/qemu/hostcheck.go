@@ -110,7 +110,7 @@ func (c *check) checkMachine() bool {
 	return true
 }
 
-func (c *check) family() driver.BusFamily { return BusFamilyOf(c.board.Name) }
+func (c *check) family() driver.BusFamily { return driver.BusFamilyOf(c.board.Name) }
 
 // checkCPU checks model and count. A QEMU that cannot list its models is not
 // asked for them.
@@ -139,7 +139,7 @@ func (c *check) checkDisks() {
 		case d.Bus == manifest.BusSATA && !q35:
 			c.find(path+".bus", fmt.Sprintf("board %s has no SATA controller", c.board.Name), sataHint)
 			continue
-		case d.Bus == manifest.BusSATA && units[d.Bus] > sataPorts:
+		case d.Bus == manifest.BusSATA && units[d.Bus] > driver.SATAPorts:
 			c.find(path+".bus", fmt.Sprintf("%q is sata drive number %d", d.Name, units[d.Bus]), fullHint(driver.SlotSATA))
 			continue
 		case d.Bus != manifest.BusSATA && c.family() == driver.FamilyNone:

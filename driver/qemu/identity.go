@@ -49,7 +49,7 @@ func Allocate(id driver.Identity, vm *manifest.VirtualMachine, host driver.Host,
 	if err := allocateMACs(next.MACs, vm, rnd); err != nil {
 		return id, false, err
 	}
-	if err := allocateSlots(next.Slots, vm, placements(vm, BusFamilyOf(next.Machine.Type), host)); err != nil {
+	if err := allocateSlots(next.Slots, vm, placements(vm, driver.BusFamilyOf(next.Machine.Type), host)); err != nil {
 		return id, false, err
 	}
 	changed = next.Version != id.Version || next.UID != id.UID || next.Machine != id.Machine ||

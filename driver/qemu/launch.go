@@ -115,7 +115,15 @@ func (d *Driver) compose(ctx context.Context, req driver.StartRequest) (*manifes
 	if err != nil {
 		return nil, Command{}, nil, err
 	}
-	cmd, err := Render(RenderInput{VM: vm, Identity: id, Host: host, Layout: d.layout, Kinds: d.kinds, Paused: req.Paused})
+	ports := 0
+	if driver.BusFamilyOf(id.Machine.Type) == driver.FamilyPCIe {
+		ports = driver.PortsNeeded(&vm.Spec, id.Slots)
+	}
+	if req.From != nil {
+		// Memory is loaded into the very ports that it was of.
+		ports = req.From.Launched.PortCount()
+	}
+	cmd, err := Render(RenderInput{VM: vm, Identity: id, Host: host, Layout: d.layout, Kinds: d.kinds, Paused: req.Paused, Ports: ports})
 	if err != nil {
 		return nil, Command{}, nil, err
 	}
@@ -125,7 +133,7 @@ func (d *Driver) compose(ctx context.Context, req driver.StartRequest) (*manifes
 	}
 	return vm, cmd, &driver.Launched{
 		Version: driver.LaunchedVersion, UID: id.UID, Argv: cmd.Argv, Spec: vm.Spec, Generation: req.Generation,
-		Machine: id.Machine.Type, Identity: id, QEMU: host.Version, BootID: boot,
+		Machine: id.Machine.Type, Identity: id, QEMU: host.Version, BootID: boot, Ports: ports,
 	}, nil
 }
 

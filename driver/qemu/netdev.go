@@ -2,7 +2,6 @@ package qemu
 
 import (
 	"fmt"
-	"strconv"
 
 	"github.com/maqet/maqet/manifest"
 )
@@ -38,8 +37,9 @@ func ForwardRule(f manifest.Forward) string {
 	return fmt.Sprintf("%s:%s:%d-:%d", f.Proto, f.HostAddr, f.HostPort, f.GuestPort)
 }
 
-// tapNetdev is a tap that was opened before QEMU was started, so that QEMU need
-// not run a helper, which its sandbox forbids.
-func tapNetdev(nic manifest.NIC, fd int) object {
-	return object{{"type", "tap"}, {"id", NetdevID(nic.Name)}, {"fd", strconv.Itoa(fd)}}
+// tapNetdev is a tap that maqet has opened, so that QEMU need not run a helper, which
+// its sandbox forbids. The descriptor is the number of an inherited one, or the name
+// of one that was handed over since.
+func tapNetdev(nic manifest.NIC, fd string) object {
+	return object{{"type", "tap"}, {"id", NetdevID(nic.Name)}, {"fd", fd}}
 }

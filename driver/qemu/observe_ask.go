@@ -254,6 +254,8 @@ func (q *questions) details(ctx context.Context, d *Driver, conn *qmp.Conn, g *d
 			g.Watchdog = kind
 		case item.Name == driver.TPMDevice:
 			g.TPM = kind
+		case item.Name == scsiController, item.Name == usbController:
+			g.Controllers = append(g.Controllers, kind)
 		}
 		// Names with a dot are what maqet adds itself: no name of a manifest has one.
 		if !ok || strings.Contains(item.Name, ".") {

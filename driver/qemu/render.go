@@ -24,6 +24,9 @@ type RenderInput struct {
 	Kinds disk.Kinds
 	// Paused starts with the vCPUs stopped.
 	Paused bool
+	// Ports is how many root ports to make; 0 takes as many as the machine needs, with
+	// its spare ones.
+	Ports int
 }
 
 // FileKind is what an inherited descriptor is.
@@ -77,10 +80,14 @@ type renderer struct {
 	err    error
 }
 
+func newRenderer(in RenderInput) *renderer {
+	return &renderer{RenderInput: in, family: driver.BusFamilyOf(in.Identity.Machine.Type), boot: map[string]int{}}
+}
+
 // Render makes the command line of a machine. It looks at nothing but its input
 // and gives the same output for it each time. An error is a *SpecError.
 func Render(in RenderInput) (Command, error) {
-	r := &renderer{RenderInput: in, family: BusFamilyOf(in.Identity.Machine.Type), boot: map[string]int{}}
+	r := newRenderer(in)
 	r.process()
 	r.board()
 	r.monitors()
@@ -145,7 +152,7 @@ func (r *renderer) inherit(f File) int {
 // caller, which is told like any other: a device without its place would get the
 // place of another.
 func (r *renderer) slot(path, name string, kind driver.SlotKind) driver.Slot {
-	s, ok := slotOf(r.Identity.Slots, name, kind)
+	s, ok := driver.SlotOf(r.Identity.Slots, name, kind)
 	if !ok {
 		r.fail(path, fmt.Sprintf("the machine's identity holds no %s slot for %q", kind, name), "apply the machine again, which completes its identity", nil)
 	}

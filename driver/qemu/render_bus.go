@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"fmt"
+	"strconv"
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/manifest"
@@ -22,26 +23,24 @@ func (r *renderer) ports() {
 		}
 		return
 	}
-	used := 0
-	for _, s := range r.Identity.Slots {
-		if s.Kind == driver.SlotPort {
-			used = max(used, s.Index+1)
-		}
+	count := r.Ports
+	if count == 0 {
+		count = driver.PortsNeeded(&r.VM.Spec, r.Identity.Slots)
 	}
-	if used+spare > maxPorts {
+	if used := count - spare; count > driver.MaxPorts {
 		r.fail("spec.machine.hotplugPorts",
-			fmt.Sprintf("%d spare ports and %d used ones are more than the %d a machine can have", spare, used, maxPorts),
-			fmt.Sprintf("ask for at most %d", maxPorts-used), nil)
+			fmt.Sprintf("%d spare ports and %d used ones are more than the %d a machine can have", spare, used, driver.MaxPorts),
+			fmt.Sprintf("ask for at most %d", driver.MaxPorts-used), nil)
 		return
 	}
-	for i := range used + spare {
+	for i := range count {
 		r.addJSON("spec.machine.hotplugPorts", "-device", rootPort(i))
 	}
 }
 
 // pciSeat is the slot of a PCI device of the manifest.
 func (r *renderer) pciSeat(path, name, model string) driver.Slot {
-	kind, ok := pciSlotKind(r.family)
+	kind, ok := driver.PCISlotKind(r.family)
 	if !ok {
 		r.noPCI(path, model)
 		return driver.Slot{}
@@ -112,20 +111,25 @@ func (r *renderer) nics() {
 	for i, n := range r.VM.Spec.NICs {
 		path := fmt.Sprintf("spec.nics[%d]", i)
 		r.netdev(path, n)
-		mac := n.MAC
-		if mac == "" {
-			mac = r.Identity.MACs[n.Name]
-		}
-		if mac == "" {
-			r.fail(path+".mac", fmt.Sprintf("the machine's identity holds no MAC address for %q", n.Name), "apply the machine again, which completes its identity", nil)
-		}
-		// A card that is no PCI device sits where QEMU puts it.
-		var slot driver.Slot
-		if r.Host.PCIDevices[n.Model] {
-			slot = r.pciSeat(path, n.Name, n.Model)
-		}
-		r.addJSON(path, "-device", nicDevice(n, mac, slot, r.boot[n.Name]))
+		r.addJSON(path, "-device", r.card(path, n))
 	}
+}
+
+// card is the device of a nic.
+func (r *renderer) card(path string, n manifest.NIC) object {
+	mac := n.MAC
+	if mac == "" {
+		mac = r.Identity.MACs[n.Name]
+	}
+	if mac == "" {
+		r.fail(path+".mac", fmt.Sprintf("the machine's identity holds no MAC address for %q", n.Name), "apply the machine again, which completes its identity", nil)
+	}
+	// A card that is no PCI device sits where QEMU puts it.
+	var slot driver.Slot
+	if r.Host.PCIDevices[n.Model] {
+		slot = r.pciSeat(path, n.Name, n.Model)
+	}
+	return nicDevice(n, mac, slot, r.boot[n.Name])
 }
 
 // netdev renders the network behind a card.
@@ -139,7 +143,7 @@ func (r *renderer) netdev(path string, n manifest.NIC) {
 		}
 		r.addJSON(path, "-netdev", netdev)
 	case n.Bridge != nil:
-		r.addJSON(path, "-netdev", tapNetdev(n, r.inherit(File{Kind: Tap, NIC: n.Name})))
+		r.addJSON(path, "-netdev", tapNetdev(n, strconv.Itoa(r.inherit(File{Kind: Tap, NIC: n.Name}))))
 	default:
 		r.fail(path, fmt.Sprintf("nic %q has no network", n.Name), "give it user: {} or bridge: {name: BRIDGE}", nil)
 	}

@@ -23,7 +23,7 @@ func PortID(index int) string { return fmt.Sprintf("maqet.port.%d", index) }
 // rootPort is one PCI Express root port. Eight share a device number. Function 0
 // is what makes the others visible, so ports are always rendered from 0 on.
 func rootPort(index int) object {
-	device, function := firstPortDevice+index/portFunctions, index%portFunctions
+	device, function := driver.FirstPortDevice+index/driver.PortFunctions, index%driver.PortFunctions
 	port := object{
 		{"driver", "pcie-root-port"},
 		{"id", PortID(index)},

@@ -18,7 +18,7 @@ func tpmDriver(board string) string {
 	switch {
 	case hasISA(board):
 		return "tpm-tis"
-	case BusFamilyOf(board) == driver.FamilyPCIe: // virt
+	case driver.BusFamilyOf(board) == driver.FamilyPCIe: // virt
 		return "tpm-tis-device"
 	default:
 		return ""

@@ -20,7 +20,7 @@ func TestBusFamilyOf_namesAndAliases(t *testing.T) {
 		"pc": driver.FamilyPCI, "pc-i440fx-7.2": driver.FamilyPCI,
 		"isapc": driver.FamilyNone, "microvm": driver.FamilyNone, "none": driver.FamilyNone, "": driver.FamilyNone,
 	} {
-		if got := BusFamilyOf(board); got != want {
+		if got := driver.BusFamilyOf(board); got != want {
 			t.Errorf("BusFamilyOf(%q) = %s, want %s", board, got, want)
 		}
 	}
@@ -46,13 +46,13 @@ func TestAllocate_anotherBoardAndBack_movesNothing(t *testing.T) {
 	first := mustAllocate(t, driver.Identity{}, testVM("web", disksOf("q35", "a", "b", "c")), testHost(), rnd)
 	other := mustAllocate(t, first, testVM("web", disksOf("pc", "c", "a")), testHost(), rnd)
 	for i, name := range []string{"c", "a"} {
-		if s, ok := slotOf(other.Slots, name, driver.SlotPCI); !ok || s.Index != firstPCIDevice+i {
+		if s, ok := driver.SlotOf(other.Slots, name, driver.SlotPCI); !ok || s.Index != driver.FirstPCIDevice+i {
 			t.Errorf("on pc %s is at %+v", name, s)
 		}
 	}
 	back := mustAllocate(t, other, testVM("web", disksOf("q35", "c", "b", "a")), testHost(), rnd)
 	for i, name := range []string{"a", "b", "c"} {
-		if s, ok := slotOf(back.Slots, name, driver.SlotPort); !ok || s.Index != i {
+		if s, ok := driver.SlotOf(back.Slots, name, driver.SlotPort); !ok || s.Index != i {
 			t.Errorf("back on q35 %s is at %+v, was at port %d", name, s, i)
 		}
 	}
@@ -61,7 +61,7 @@ func TestAllocate_anotherBoardAndBack_movesNothing(t *testing.T) {
 func TestAllocate_fullBoard_takesPlacesOfNamesThatAreGone(t *testing.T) {
 	rnd := testRandom()
 	var first []string
-	for i := range lastPCIDevice - firstPCIDevice + 1 {
+	for i := range driver.LastPCIDevice - driver.FirstPCIDevice + 1 {
 		first = append(first, fmt.Sprintf("d%d", i))
 	}
 	id := mustAllocate(t, driver.Identity{}, testVM("web", disksOf("pc", first...)), testHost(), rnd)
@@ -83,7 +83,7 @@ func TestAllocate_fullBoard_takesPlacesOfNamesThatAreGone(t *testing.T) {
 
 func TestAllocate_sataFull_isAnErrorWithTheNumberOfPorts(t *testing.T) {
 	s := manifest.VirtualMachineSpec{Machine: q35()}
-	for i := range sataPorts + 1 {
+	for i := range driver.SATAPorts + 1 {
 		s.Disks = append(s.Disks, manifest.Disk{Name: fmt.Sprintf("cd%d", i), File: "/x.iso", Media: manifest.MediaCDROM})
 	}
 	_, _, err := Allocate(driver.Identity{}, testVM("web", s), testHost(), testRandom(), argvNow)
@@ -103,24 +103,24 @@ func TestAllocate_placeTakenOver_leavesTheNamesOtherPlaces(t *testing.T) {
 	id := mustAllocate(t, driver.Identity{}, testVM("web", s), testHost(), rnd)
 	s.Disks = []manifest.Disk{sized("moved")}
 	id = mustAllocate(t, id, testVM("web", s), testHost(), rnd)
-	place, _ := slotOf(id.Slots, "moved", driver.SlotPort)
-	for i := range sataPorts {
+	place, _ := driver.SlotOf(id.Slots, "moved", driver.SlotPort)
+	for i := range driver.SATAPorts {
 		s.Disks = append(s.Disks, cd(fmt.Sprintf("cd%d", i)))
 	}
 	id = mustAllocate(t, id, testVM("web", s), testHost(), rnd)
-	if now, ok := slotOf(id.Slots, "moved", driver.SlotPort); !ok || now != place {
+	if now, ok := driver.SlotOf(id.Slots, "moved", driver.SlotPort); !ok || now != place {
 		t.Errorf("moved was at %+v and is at %+v", place, now)
 	}
 }
 
 func TestReserved_addressesInTheManifest_areReadAsQEMUDoes(t *testing.T) {
 	for addr, want := range map[any]int{"0x6": 6, "6": 6, "1f": 31, "0x1f.3": 31, "06.0": 6, 48: 6, 49: 6} {
-		if got, ok := deviceNumber(manifest.ScalarOf(addr)); !ok || got != want {
+		if got, ok := driver.DeviceNumber(manifest.ScalarOf(addr)); !ok || got != want {
 			t.Errorf("deviceNumber(%v) = %d, %v, want %d", addr, got, ok, want)
 		}
 	}
 	for _, addr := range []any{"20", "x", "", 256, -1, true} {
-		if got, ok := deviceNumber(manifest.ScalarOf(addr)); ok {
+		if got, ok := driver.DeviceNumber(manifest.ScalarOf(addr)); ok {
 			t.Errorf("deviceNumber(%v) = %d, want none", addr, got)
 		}
 	}
@@ -129,7 +129,7 @@ func TestReserved_addressesInTheManifest_areReadAsQEMUDoes(t *testing.T) {
 		{Name: "b", Driver: "e1000", Properties: props("addr", "0x6", "bus", "pci.0")},
 		{Name: "c", Driver: "e1000", Properties: props("addr", "0x7", "bus", "other")},
 	}})
-	if diff := cmp.Diff(map[int]bool{5: true, 6: true}, reserved(vm, driver.SlotPCI)); diff != "" {
+	if diff := cmp.Diff(map[int]bool{5: true, 6: true}, driver.ReservedSlots(&vm.Spec, driver.SlotPCI)); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }
@@ -147,7 +147,7 @@ func drawSpec(t *rapid.T, board string) manifest.VirtualMachineSpec {
 		case "disk":
 			s.Disks = append(s.Disks, sized(name))
 		case "cdrom":
-			if cdroms++; board == "q35" && cdroms <= sataPorts {
+			if cdroms++; board == "q35" && cdroms <= driver.SATAPorts {
 				s.Disks = append(s.Disks, manifest.Disk{Name: name, File: "/x.iso", Media: manifest.MediaCDROM})
 			}
 		case "nic":
@@ -181,7 +181,7 @@ func TestAllocate_anyEdits_neverMoveAnything(t *testing.T) {
 			if changed == cmp.Equal(id, next) && len(id.Slots)+len(next.Slots) > 0 {
 				t.Fatalf("changed is %v for %+v and %+v", changed, id, next)
 			}
-			checkPlaces(t, id, next, placements(vm, BusFamilyOf(next.Machine.Type), host))
+			checkPlaces(t, id, next, placements(vm, driver.BusFamilyOf(next.Machine.Type), host))
 			if _, again, err := Allocate(next, vm, host, rnd, argvNow); err != nil || again {
 				t.Fatalf("allocating again changed something: %v", err)
 			}
@@ -193,11 +193,11 @@ func TestAllocate_anyEdits_neverMoveAnything(t *testing.T) {
 func checkPlaces(t *rapid.T, before, after driver.Identity, want []placement) {
 	held := map[driver.Slot]string{}
 	for _, p := range want {
-		now, ok := slotOf(after.Slots, p.name, p.kind)
+		now, ok := driver.SlotOf(after.Slots, p.name, p.kind)
 		if !ok {
 			t.Fatalf("%s has no place", p.name)
 		}
-		if was, ok := slotOf(before.Slots, p.name, p.kind); ok && was != now {
+		if was, ok := driver.SlotOf(before.Slots, p.name, p.kind); ok && was != now {
 			t.Fatalf("%s moved from %+v to %+v", p.name, was, now)
 		}
 		if other, ok := held[now]; ok {

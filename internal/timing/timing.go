@@ -53,6 +53,9 @@ type Table struct {
 	Stall time.Duration `flag:"stall"`
 	// Pull is how long fetching one image may take in all.
 	Pull time.Duration `flag:"pull"`
+	// Unplug is how long a guest may take to let go of a device before it counts as one
+	// that refuses.
+	Unplug time.Duration `flag:"unplug"`
 	// Snapshot is how long taking a snapshot may last (key deadline).
 	Snapshot time.Duration `flag:"snapshot"`
 	// Backoff is how long watch waits before it starts a machine that failed
@@ -87,6 +90,7 @@ func Default() Table {
 		Probe:    10 * time.Second,
 		Image:    5 * time.Minute,
 		Snapshot: 5 * time.Minute,
+		Unplug:   30 * time.Second,
 		Stall:    30 * time.Second,
 		Pull:     24 * time.Hour,
 
