@@ -110,13 +110,17 @@ func (p *copier) bitmaps(ctx context.Context, name string) (map[string][]driver.
 			}
 			for _, m := range n.Bitmaps {
 				if m.Name != "" {
-					found[n.Name] = append(found[n.Name], driver.Bitmap{
-						Name: m.Name, Broken: m.Inconsistent, Persistent: m.Persistent, Recording: m.Recording, Busy: m.Busy, Dirty: m.Count,
-					})
+					found[n.Name] = append(found[n.Name], m.bitmap())
 				}
 			}
 		}
 		return err
 	})
 	return found, err
+}
+
+func (m nodeBitmap) bitmap() driver.Bitmap {
+	return driver.Bitmap{
+		Name: m.Name, Broken: m.Inconsistent, Persistent: m.Persistent, Recording: m.Recording, Busy: m.Busy, Dirty: m.Count,
+	}
 }
