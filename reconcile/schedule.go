@@ -170,7 +170,9 @@ func keeping(keep manifest.Keep, taken []*state.Snapshot, zone *time.Location) m
 	}
 	kept := map[*state.Snapshot]bool{}
 	for i, keeps := range keep.Keeps(times, zone) {
-		kept[taken[i]] = keeps
+		if keeps {
+			kept[taken[i]] = true
+		}
 	}
 	return kept
 }
