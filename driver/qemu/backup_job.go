@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/maqet/maqet/driver"
-	"github.com/maqet/maqet/driver/disk"
 	"github.com/maqet/maqet/driver/qmp"
 	"github.com/maqet/maqet/manifest"
 )
@@ -252,11 +251,7 @@ func copyError(vm, op string, err error) error {
 	if err == nil || lifecycle(err) != nil {
 		return err
 	}
-	hint := ""
-	if image, ok := errors.AsType[*disk.Error](err); ok {
-		hint = image.Hint
-	}
 	var refused *qmp.Error
 	var job *JobError
-	return &driver.LifecycleError{VM: vm, Op: op, Err: err, Hint: hint, Refused: errors.As(err, &refused) || errors.As(err, &job)}
+	return &driver.LifecycleError{VM: vm, Op: op, Err: err, Refused: errors.As(err, &refused) || errors.As(err, &job)}
 }
