@@ -89,6 +89,13 @@ const (
 	// one of these that is kept no longer.
 	EventSnapshotDue     = "SnapshotDue"
 	EventSnapshotExpired = "SnapshotExpired"
+	// EventBackupMade is a backup that is complete, EventBackupFailed one that was not made,
+	// EventBackupExpired one that is kept no longer, and EventBackupRestored a machine whose
+	// disks were set to one.
+	EventBackupMade     = "BackupMade"
+	EventBackupFailed   = "BackupFailed"
+	EventBackupExpired  = "BackupExpired"
+	EventBackupRestored = "BackupRestored"
 	// EventSnapshotDeleted is a snapshot whose data was deleted.
 	EventSnapshotDeleted = "SnapshotDeleted"
 	// EventSnapshotForgotten is a Snapshot object whose record was removed.
@@ -131,7 +138,7 @@ func Reasons() []string {
 		EventPaused, EventResumed, EventThawed, EventCancelled, EventReady, EventNotReady,
 		EventRestartRequired, EventDrifted, EventManifestInvalid, EventDiskSpaceLow, EventProvisioning, EventProvisioningDrift,
 		EventSaving, EventSnapshotTaken, EventSnapshotDeleted, EventSnapshotForgotten,
-		EventSnapshotDue, EventSnapshotExpired, EventRestoring, EventRestored, EventRestoreFailed,
+		EventSnapshotDue, EventSnapshotExpired, EventBackupMade, EventBackupFailed, EventBackupExpired, EventBackupRestored, EventRestoring, EventRestored, EventRestoreFailed,
 		EventStopped, EventGuestPowerOff, EventSignal, EventCrash, EventPanic, EventWatchdog, EventQuit, EventHostReboot, EventStartFailed,
 		EventStepFailed,
 	}

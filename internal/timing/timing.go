@@ -58,6 +58,8 @@ type Table struct {
 	Unplug time.Duration `flag:"unplug"`
 	// Snapshot is how long taking a snapshot may last (key deadline).
 	Snapshot time.Duration `flag:"snapshot"`
+	// Backup is how long a backup may last, and checking or restoring one.
+	Backup time.Duration `flag:"backup"`
 	// Backoff is how long watch waits before it starts a machine that failed
 	// once; it doubles with each further failure.
 	Backoff time.Duration `flag:"backoff"`
@@ -93,6 +95,7 @@ func Default() Table {
 		Unplug:   30 * time.Second,
 		Stall:    30 * time.Second,
 		Pull:     24 * time.Hour,
+		Backup:   24 * time.Hour,
 
 		AgentLook:  time.Second,
 		AgentVisit: 2 * time.Minute,
