@@ -109,4 +109,6 @@ type Ports struct {
 	Inventory Inventory
 	// Provisioner is needed by Provision only.
 	Provisioner Provisioner
+	// Copier is needed by CloneSnapshot and ExportSnapshot only.
+	Copier Copier
 }

@@ -84,6 +84,9 @@ const (
 	EventSnapshotDeleted = "SnapshotDeleted"
 	// EventSnapshotForgotten is a Snapshot object whose record was removed.
 	EventSnapshotForgotten = "SnapshotForgotten"
+	// EventCloned is a new machine that was made of a snapshot, EventExported are files.
+	EventCloned   = "SnapshotCloned"
+	EventExported = "SnapshotExported"
 	// EventRestoring is a machine that is to be set back to a snapshot, EventRestored
 	// one that is, EventRestoreFailed one of which that has failed.
 	EventRestoring     = "RestoringSnapshot"
@@ -121,7 +124,7 @@ func Reasons() []string {
 		EventPaused, EventResumed, EventThawed, EventCancelled, EventReady, EventNotReady,
 		EventRestartRequired, EventDrifted, EventManifestInvalid, EventDiskSpaceLow, EventProvisioning, EventProvisioningDrift,
 		EventSaving, EventSnapshotTaken, EventSnapshotDeleted, EventSnapshotForgotten,
-		EventSnapshotDue, EventSnapshotExpired, EventRestoring, EventRestored, EventRestoreFailed,
+		EventSnapshotDue, EventSnapshotExpired, EventRestoring, EventRestored, EventRestoreFailed, EventCloned, EventExported,
 		EventStopped, EventGuestPowerOff, EventSignal, EventCrash, EventPanic, EventWatchdog, EventQuit, EventHostReboot, EventStartFailed,
 		EventStepFailed,
 	}
