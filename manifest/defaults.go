@@ -62,6 +62,7 @@ func Resolve(vm *VirtualMachine, dir string) *VirtualMachine {
 		setDefault(&s.Snapshots.TimeZone, DefaultTimeZone)
 		setDefault(&s.Snapshots.Method, SnapshotDisk)
 	}
+	s.Backup.resolve(dir)
 	if s.OnDelete == nil {
 		s.OnDelete = &OnDelete{}
 	}
@@ -246,6 +247,9 @@ func (vm *VirtualMachine) DeepCopy() *VirtualMachine {
 	}
 	if s.Snapshots = clone(s.Snapshots); s.Snapshots != nil {
 		s.Snapshots.Keep = clone(s.Snapshots.Keep)
+	}
+	if s.Backup = clone(s.Backup); s.Backup != nil {
+		s.Backup.Keep = clone(s.Backup.Keep)
 	}
 	s.OnDelete = clone(s.OnDelete)
 	return &out

@@ -91,6 +91,9 @@ func fullMachine() *VirtualMachine {
 			Shutdown:   &Shutdown{Methods: []ShutdownMethod{ShutdownACPI}},
 			Readiness:  &Readiness{Serial: &SerialReadiness{Match: "x"}, TCP: &TCPReadiness{Port: 1}, GuestAgent: &AgentReadiness{}},
 			Snapshots:  &Snapshots{Schedule: "@daily", TimeZone: "UTC", Method: SnapshotDisk, Quiesce: QuiesceRequired, Keep: &Keep{Last: 1, Hourly: 1, Daily: 1, Weekly: 1, Monthly: 1}},
+			Backup: &Backup{
+				Schedule: "@daily", TimeZone: "UTC", Target: "/t", Mode: BackupFull, Quiesce: QuiesceNever, RateLimit: 1 << 20, Keep: &Keep{Last: 1, Hourly: 1, Daily: 1, Weekly: 1, Monthly: 1},
+			},
 			OnDelete:   &OnDelete{},
 		},
 	}

@@ -3,6 +3,7 @@ package manifest
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -65,31 +66,68 @@ func (v *validator) snapshots(s *Snapshots) {
 	if s == nil {
 		return
 	}
+	v.schedule("spec.snapshots", s.Schedule, s.TimeZone)
+	v.keep("spec.snapshots.keep", s.Keep, "snapshot")
+}
+
+// schedule looks at a schedule and its zone.
+func (v *validator) schedule(path, schedule, timeZone string) {
 	zone := ""
-	if v.check("spec.snapshots.timeZone", s.TimeZone, func(name string) error { _, err := parseZone(name); return err }) {
-		zone = s.TimeZone
+	if v.check(path+".timeZone", timeZone, func(name string) error { _, err := parseZone(name); return err }) {
+		zone = timeZone
 	}
-	v.check("spec.snapshots.schedule", s.Schedule, func(text string) error {
+	v.check(path+".schedule", schedule, func(text string) error {
 		parsed, err := ParseSchedule(text, zone)
 		if err == nil && parsed.Next(time.Unix(0, 0)).IsZero() {
 			err = fmt.Errorf("%q names a day that never comes", text)
 		}
 		return err
 	})
-	if s.Keep == nil {
+}
+
+// keep looks at which of what a schedule makes stays.
+func (v *validator) keep(path string, keep *Keep, what string) {
+	if keep == nil {
 		return
 	}
 	total := 0
 	for _, count := range []struct {
 		key   string
 		value int
-	}{{"last", s.Keep.Last}, {"hourly", s.Keep.Hourly}, {"daily", s.Keep.Daily}, {"weekly", s.Keep.Weekly}, {"monthly", s.Keep.Monthly}} {
+	}{{"last", keep.Last}, {"hourly", keep.Hourly}, {"daily", keep.Daily}, {"weekly", keep.Weekly}, {"monthly", keep.Monthly}} {
 		if count.value < 0 {
-			v.fault("spec.snapshots.keep."+count.key, "must not be negative", "leave the key out to keep none for that reason")
+			v.fault(path+"."+count.key, "must not be negative", "leave the key out to keep none for that reason")
 		}
 		total += count.value
 	}
-	if total == 0 && !v.isBroken("spec.snapshots.keep") {
-		v.fault("spec.snapshots.keep", "keeps no snapshot at all", "name a count such as last: 7, or leave keep out to keep all")
+	if total == 0 && !v.isBroken(path) {
+		v.fault(path, "keeps no "+what+" at all", "name a count such as last: 7, or leave keep out to keep all")
 	}
+}
+
+// Keeps tells which of the times, newest first, one of the counts keeps. Days and weeks
+// begin as they do in the zone.
+func (k Keep) Keeps(times []time.Time, zone *time.Location) []bool {
+	kept := make([]bool, len(times))
+	for _, rule := range []struct {
+		count  int
+		period func(int, time.Time) string
+	}{
+		{k.Last, func(i int, _ time.Time) string { return strconv.Itoa(i) }},
+		{k.Hourly, func(_ int, t time.Time) string { return t.Format("2006-01-02 15 -07") }},
+		{k.Daily, func(_ int, t time.Time) string { return t.Format(time.DateOnly) }},
+		{k.Weekly, func(_ int, t time.Time) string { year, week := t.ISOWeek(); return fmt.Sprint(year, " ", week) }},
+		{k.Monthly, func(_ int, t time.Time) string { return t.Format("2006-01") }},
+	} {
+		seen := map[string]bool{}
+		for i, t := range times {
+			if len(seen) == rule.count {
+				break
+			}
+			if period := rule.period(i, t.In(zone)); !seen[period] {
+				seen[period], kept[i] = true, true
+			}
+		}
+	}
+	return kept
 }

@@ -107,6 +107,8 @@ func enumOf(t reflect.Type) *enum {
 		return &enum{allowed: []string{string(SnapshotDisk), string(SnapshotFull)}}
 	case reflect.TypeFor[Quiesce]():
 		return &enum{allowed: []string{string(QuiesceRequired), string(QuiesceIfAvailable), string(QuiesceNever)}}
+	case reflect.TypeFor[BackupMode]():
+		return &enum{allowed: []string{string(BackupIncremental), string(BackupFull)}}
 	case reflect.TypeFor[SnapshotPolicy]():
 		return &enum{allowed: []string{string(SnapshotKeep), string(SnapshotDelete)}}
 	default:

@@ -97,6 +97,8 @@ type VirtualMachineSpec struct {
 	Readiness *Readiness `json:"readiness,omitempty"`
 	// Snapshots are taken by a schedule. Absent: only by command or object.
 	Snapshots *Snapshots `json:"snapshots,omitempty"`
+	// Backup copies the disks to a folder. Absent: never.
+	Backup *Backup `json:"backup,omitempty"`
 	// OnDelete says what goes with the machine when it is deleted.
 	OnDelete *OnDelete `json:"onDelete,omitempty"`
 }

@@ -110,6 +110,7 @@ func (v *validator) machine(vm *VirtualMachine, arch string) {
 	v.shutdown(s)
 	v.readiness(vm)
 	v.snapshots(s.Snapshots)
+	v.backup(s.Backup)
 }
 
 // deviceNames looks at the names of disks, nics and devices, which share one

@@ -101,6 +101,10 @@ type Controller struct {
 	machines map[string]*supervised
 	// fetches are the images that machines wait for, by fetchKey.
 	fetches map[string]*fetch
+	// backingUp are the machines that a backup is made of, and backups lets few go on at
+	// once.
+	backingUp map[string]bool
+	backups   chan struct{}
 	// synced and faults are of the last reading of the manifests, conditions
 	// those that are true, by type.
 	synced     time.Time
@@ -148,7 +152,7 @@ func NewController(cfg ControllerConfig) *Controller {
 	cfg.Options.Options.Supervise = true
 	c := &Controller{
 		cfg: cfg, log: cfg.Log, again: make(chan struct{}, 1), everything: make(chan struct{}, 1), turned: make(chan struct{}, 1),
-		machines: map[string]*supervised{}, fetches: map[string]*fetch{}, conditions: map[string]state.Condition{},
+		machines: map[string]*supervised{}, fetches: map[string]*fetch{}, backingUp: map[string]bool{}, backups: make(chan struct{}, maxBackups), conditions: map[string]state.Condition{},
 	}
 	c.queue = newQueue(workqueue.NewTyped[string](), t)
 	own := cfg.Engine.cfg

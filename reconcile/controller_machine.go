@@ -76,6 +76,7 @@ func (r *run) nextLook(now time.Time) time.Time {
 	}
 	due(healsAt(m, &r.last, r.opt))
 	due(nextSlot(m, now))
+	due(nextBackup(m, now))
 	if r.notReady() {
 		if at := readyDeadline(m, &r.last, r.opt); now.Before(at) {
 			due(at)
@@ -107,6 +108,7 @@ func (c *Controller) noteLook(ctx context.Context, r *run) {
 	c.mu.Unlock()
 	c.listen(ctx, r)
 	c.fetchImages(ctx, r)
+	c.backUp(ctx, r)
 	if changed {
 		c.tell(false)
 	}

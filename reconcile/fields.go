@@ -137,6 +137,17 @@ var fieldTable = []Field{
 	{Path: "spec.snapshots.keep.daily", Class: ClassNone, Seen: SeenController},
 	{Path: "spec.snapshots.keep.weekly", Class: ClassNone, Seen: SeenController},
 	{Path: "spec.snapshots.keep.monthly", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.backup.schedule", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.backup.timeZone", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.backup.target", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.backup.mode", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.backup.quiesce", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.backup.rateLimit", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.backup.keep.last", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.backup.keep.hourly", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.backup.keep.daily", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.backup.keep.weekly", Class: ClassNone, Seen: SeenController},
+	{Path: "spec.backup.keep.monthly", Class: ClassNone, Seen: SeenController},
 	{Path: "spec.onDelete.disks", Class: ClassNone, Seen: SeenController},
 }
 

@@ -79,7 +79,7 @@ func TestFields_classes_areAsPromised(t *testing.T) {
 		case f.Path == "spec.disks[].size", strings.HasPrefix(f.Path, "spec.disks[].throttle."):
 			want = ClassLive
 		case strings.HasPrefix(f.Path, "spec.shutdown."), strings.HasPrefix(f.Path, "spec.readiness."), strings.HasPrefix(f.Path, "spec.onDelete."),
-			strings.HasPrefix(f.Path, "spec.snapshots."), f.Path == "spec.restartPolicy":
+			strings.HasPrefix(f.Path, "spec.snapshots."), strings.HasPrefix(f.Path, "spec.backup."), f.Path == "spec.restartPolicy":
 			want = ClassNone
 		}
 		if f.Class != want {

@@ -46,7 +46,7 @@ func Phases() []Phase {
 func ConditionTypes() []string {
 	return []string{
 		ConditionReady, ConditionReconciling, ConditionStalled, ConditionRestartRequired, ConditionRecreateRequired, ConditionDrifted,
-		ConditionHeld, ConditionManifestInvalid, ConditionProvisioningDrift, ConditionIOError, ConditionDiskSpaceLow, ConditionUnresponsive,
+		ConditionHeld, ConditionManifestInvalid, ConditionProvisioningDrift, ConditionIOError, ConditionDiskSpaceLow, ConditionUnresponsive, ConditionBackupFailed,
 	}
 }
 

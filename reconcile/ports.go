@@ -95,6 +95,15 @@ type Snapshots interface {
 	FinishLoad(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) error
 }
 
+// Backups copies machines into folders.
+type Backups interface {
+	// LockBackups gives the right to work on a machine's backups, or fails at once when
+	// somebody else has it.
+	LockBackups(ctx context.Context, name string) (unlock func(), err error)
+	// BeginBackup begins a backup of what obs shows, with the machine's lock.
+	BeginBackup(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.BackupRequest) (driver.PendingBackup, error)
+}
+
 // Ports is everything the reconciler needs of the host.
 type Ports struct {
 	Locker    Locker
@@ -104,6 +113,7 @@ type Ports struct {
 	Records   Records
 	Storage   Storage
 	Snapshots Snapshots
+	Backups   Backups
 	Images    Images
 	Overlays  Overlays
 	Inventory Inventory

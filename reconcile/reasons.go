@@ -13,6 +13,7 @@ const (
 	ConditionIOError          = "IOError"
 	ConditionDiskSpaceLow     = "DiskSpaceLow"
 	ConditionUnresponsive     = "Unresponsive"
+	ConditionBackupFailed     = "BackupFailed"
 
 	ConditionProvisioningDrift = "ProvisioningDrift"
 )

@@ -60,6 +60,11 @@ func dueSlot(rec *state.Machine, now time.Time) (slot time.Time, due bool) {
 	if !ok {
 		return time.Time{}, false
 	}
+	return dueSince(s, since, now)
+}
+
+// dueSince is the newest time after since and not after now that a schedule names.
+func dueSince(s manifest.Schedule, since, now time.Time) (slot time.Time, due bool) {
 	first := s.Next(since)
 	if first.IsZero() || first.After(now) {
 		return time.Time{}, false
@@ -159,29 +164,14 @@ func scheduledSnapshots(all []*state.Snapshot) []*state.Snapshot {
 
 // keeping are the snapshots, newest first, that one of the counts keeps.
 func keeping(keep manifest.Keep, taken []*state.Snapshot, zone *time.Location) map[*state.Snapshot]bool {
+	times := make([]time.Time, len(taken))
+	for i, s := range taken {
+		times[i] = s.Created
+	}
 	kept := map[*state.Snapshot]bool{}
-	for _, rule := range []struct {
-		count  int
-		period func(time.Time) string
-	}{
-		{keep.Last, nil},
-		{keep.Hourly, func(t time.Time) string { return t.Format("2006-01-02 15 -07") }},
-		{keep.Daily, func(t time.Time) string { return t.Format(time.DateOnly) }},
-		{keep.Weekly, func(t time.Time) string { year, week := t.ISOWeek(); return fmt.Sprint(year, " ", week) }},
-		{keep.Monthly, func(t time.Time) string { return t.Format("2006-01") }},
-	} {
-		seen := map[string]bool{}
-		for _, s := range taken {
-			if len(seen) == rule.count {
-				break
-			}
-			period := s.Object.Metadata.Name
-			if rule.period != nil {
-				period = rule.period(s.Created.In(zone))
-			}
-			if !seen[period] {
-				seen[period], kept[s] = true, true
-			}
+	for i, keeps := range keep.Keeps(times, zone) {
+		if keeps {
+			kept[taken[i]] = true
 		}
 	}
 	return kept

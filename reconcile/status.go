@@ -51,6 +51,8 @@ type Status struct {
 	Snapshots    []SnapshotStatus    `json:"snapshots"`
 	// NextSnapshot is when the schedule asks for the next snapshot; zero without one.
 	NextSnapshot    time.Time          `json:"nextSnapshot,omitzero"`
+	// Backup is how the machine's backups are; nil without spec.backup.
+	Backup          *BackupStatus      `json:"backup,omitempty"`
 	LastTermination *state.Termination `json:"lastTermination,omitempty"`
 	Hold            *state.Hold        `json:"hold,omitempty"`
 	Deleting        *state.Deletion    `json:"deleting,omitempty"`

@@ -41,6 +41,7 @@ func statusOf(want Desired, obs driver.Observed, plan Plan, opt Options, now tim
 		s.Hold = plan.Held
 		s.Deleting = rec.Deleting
 		s.NextSnapshot = nextSlot(rec, now)
+		s.Backup = backupStatus(rec, now)
 	}
 	s.Observed = observedStatus(obs.Guest)
 	s.Provisioning = provisioningStatus(rec, &obs)
@@ -203,6 +204,7 @@ func conditionsOf(want Desired, obs *driver.Observed, plan Plan, s Status, opt O
 		add(ConditionManifestInvalid, "LastGoodKept", m.Invalid.Message)
 	}
 	diskConditions(want.Machine, obs, add)
+	backupCondition(want.Machine, add)
 	if c, drifted := provisioningCondition(want.Machine, obs); drifted {
 		out = append(out, c)
 	}

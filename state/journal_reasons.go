@@ -80,6 +80,13 @@ const (
 	// one of these that is kept no longer.
 	EventSnapshotDue     = "SnapshotDue"
 	EventSnapshotExpired = "SnapshotExpired"
+	// EventBackupMade is a backup that is complete, EventBackupFailed one that was not made,
+	// EventBackupExpired one that is kept no longer, and EventBackupRestored a machine whose
+	// disks were set to one.
+	EventBackupMade     = "BackupMade"
+	EventBackupFailed   = "BackupFailed"
+	EventBackupExpired  = "BackupExpired"
+	EventBackupRestored = "BackupRestored"
 	// EventSnapshotDeleted is a snapshot whose data was deleted.
 	EventSnapshotDeleted = "SnapshotDeleted"
 	// EventSnapshotForgotten is a Snapshot object whose record was removed.
@@ -124,7 +131,8 @@ func Reasons() []string {
 		EventPaused, EventResumed, EventThawed, EventCancelled, EventReady, EventNotReady,
 		EventRestartRequired, EventDrifted, EventManifestInvalid, EventDiskSpaceLow, EventProvisioning, EventProvisioningDrift,
 		EventSaving, EventSnapshotTaken, EventSnapshotDeleted, EventSnapshotForgotten,
-		EventSnapshotDue, EventSnapshotExpired, EventRestoring, EventRestored, EventRestoreFailed, EventCloned, EventExported,
+		EventSnapshotDue, EventSnapshotExpired, EventBackupMade, EventBackupFailed, EventBackupExpired, EventBackupRestored, EventRestoring, EventRestored, EventRestoreFailed,
+		EventCloned, EventExported,
 		EventStopped, EventGuestPowerOff, EventSignal, EventCrash, EventPanic, EventWatchdog, EventQuit, EventHostReboot, EventStartFailed,
 		EventStepFailed,
 	}

@@ -32,6 +32,8 @@ type Machine struct {
 	// Scheduled is the time that the schedule named for the last snapshot it asked for;
 	// zero before the first.
 	Scheduled time.Time `json:"scheduled,omitzero"`
+	// Backup is what is remembered of its backups; nil before the first.
+	Backup *Backup `json:"backup,omitempty"`
 	// Restore is a snapshot that the machine is to be set back to; nil when nobody
 	// asked for that, or when it is done.
 	Restore *Restore `json:"restore,omitempty"`

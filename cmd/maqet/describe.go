@@ -132,6 +132,7 @@ func describeMachine(env environment, v reconcile.View) {
 	if !s.NextSnapshot.IsZero() {
 		top.add("Next snapshot", timeCell(s.NextSnapshot))
 	}
+	describeBackup(top, s.Backup)
 	if s.Hold != nil {
 		top.add("Hold", describeHold(m.Object.Metadata.Name, s.Hold))
 	}

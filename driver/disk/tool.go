@@ -31,10 +31,20 @@ const written = "/proc/self/fd/3"
 // runWith is run for a qemu-img that has a file open. It writes the file by that: in a
 // folder of another user somebody else's may have its name by then.
 func (i *Images) runWith(ctx context.Context, file *os.File, args ...string) ([]byte, error) {
-	if limit := i.timing.Image; limit > 0 {
+	return i.runFor(ctx, i.timing.Image, "image", file, args...)
+}
+
+// runLong is runWith for what reads a whole disk.
+func (i *Images) runLong(ctx context.Context, file *os.File, args ...string) ([]byte, error) {
+	return i.runFor(ctx, i.timing.Backup, "backup", file, args...)
+}
+
+// runFor is runWith within the time that has that name in the table.
+func (i *Images) runFor(ctx context.Context, limit time.Duration, setting string, file *os.File, args ...string) ([]byte, error) {
+	if limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, limit,
-			fmt.Errorf("qemu-img took longer than %s (timeout \"image\"): %w", limit, context.DeadlineExceeded))
+			fmt.Errorf("qemu-img took longer than %s (timeout %q): %w", limit, setting, context.DeadlineExceeded))
 		defer cancel()
 	}
 	var stdout bytes.Buffer

@@ -26,13 +26,9 @@ type blockMedium struct {
 	ReadOnly bool   `json:"ro"`
 	File     string `json:"file"`
 	Image    struct {
-		Size      int64 `json:"virtual-size"`
-		Snapshots []struct {
-			Name        string `json:"name"`
-			VMStateSize int64  `json:"vm-state-size"`
-			DateSec     int64  `json:"date-sec"`
-			DateNsec    int64  `json:"date-nsec"`
-		} `json:"snapshots"`
+		blockImage
+		// Below is what a filter is on top of.
+		Below *blockImage `json:"backing-image"`
 	} `json:"image"`
 	Bitmaps []struct {
 		Name string `json:"name"`
@@ -48,6 +44,22 @@ type blockMedium struct {
 	IOPS int64 `json:"iops"`
 	BPS  int64 `json:"bps"`
 }
+
+// blockImage is the image that a node shows.
+type blockImage struct {
+	Format    string `json:"format"`
+	Size      int64  `json:"virtual-size"`
+	Snapshots []struct {
+		Name        string `json:"name"`
+		VMStateSize int64  `json:"vm-state-size"`
+		DateSec     int64  `json:"date-sec"`
+		DateNsec    int64  `json:"date-nsec"`
+	} `json:"snapshots"`
+}
+
+// copyFilter is the driver of the node that QEMU puts on top of a disk while a job
+// copies it. It shows nothing of the disk's own settings and bitmaps.
+const copyFilter = "copy-before-write"
 
 // name is the id of the device that the drive belongs to.
 func (b *blockDrive) name() string {
@@ -107,7 +119,12 @@ func (x *detail) disk() driver.GDisk {
 	disk.DetectZeroes, disk.IOPS, disk.BPS = in.DetectZeroes, in.IOPS, in.BPS
 	disk.Cache = string(cacheMode(x.writeCache != "off", in.Cache.Direct, in.Cache.NoFlush))
 	disk.File, disk.Format, disk.ReadOnly, disk.Size = in.File, in.Driver, in.ReadOnly, in.Image.Size
-	for _, s := range in.Image.Snapshots {
+	image := in.Image.blockImage
+	if in.Driver == copyFilter && in.Image.Below != nil {
+		image = *in.Image.Below
+		disk.Format, disk.DetectZeroes = image.Format, ""
+	}
+	for _, s := range image.Snapshots {
 		disk.Snapshots = append(disk.Snapshots, driver.ImageSnapshot{
 			Tag: s.Name, VMStateSize: s.VMStateSize, Date: time.Unix(s.DateSec, s.DateNsec),
 		})

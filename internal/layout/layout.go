@@ -209,6 +209,9 @@ func (l Layout) LockDir() string { return filepath.Join(l.Run, "locks") }
 // MachineLock is held for one reconcile of a machine.
 func (l Layout) MachineLock(vm string) string { return l.lock("vm-" + vm) }
 
+// BackupLock is held while backups of a machine are made, checked or restored.
+func (l Layout) BackupLock(vm string) string { return l.lock("backup-" + vm) }
+
 // ImageLock is held while an image is fetched, while an overlay of it is made,
 // and while it is removed.
 func (l Layout) ImageLock(key string) string { return l.lock("image-" + key) }

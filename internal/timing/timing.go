@@ -55,6 +55,8 @@ type Table struct {
 	Pull time.Duration `flag:"pull"`
 	// Snapshot is how long taking a snapshot may last (key deadline).
 	Snapshot time.Duration `flag:"snapshot"`
+	// Backup is how long a backup may last, and checking or restoring one.
+	Backup time.Duration `flag:"backup"`
 	// Backoff is how long watch waits before it starts a machine that failed
 	// once; it doubles with each further failure.
 	Backoff time.Duration `flag:"backoff"`
@@ -89,6 +91,7 @@ func Default() Table {
 		Snapshot: 5 * time.Minute,
 		Stall:    30 * time.Second,
 		Pull:     24 * time.Hour,
+		Backup:   24 * time.Hour,
 
 		AgentLook:  time.Second,
 		AgentVisit: 2 * time.Minute,
