@@ -80,6 +80,9 @@ type RestoreReport struct {
 	// MemoryNotRestored tells that the snapshot has memory too, which stays where
 	// it is: the guest will boot.
 	MemoryNotRestored bool `json:"memoryNotRestored,omitempty"`
+	// Bitmaps are the dirty bitmaps that had to go, by disk: the next backup of such a
+	// disk is a full one.
+	Bitmaps map[string][]string `json:"bitmaps,omitempty"`
 	// Note says in words what a person has to know.
 	Note string `json:"note,omitempty"`
 }

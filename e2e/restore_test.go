@@ -89,8 +89,9 @@ func TestRestore_everyWay_bringsBackWhatWas(t *testing.T) {
 
 	// With its memory, under the QEMU that runs; what it was is saved first.
 	pid := r.PID(t, "web")
+	r.markDirty()
 	out := r.Must(t, 0, "snapshot", "restore", "web", "full")
-	if !strings.Contains(out, "snapshot full is restored, with memory") {
+	if !strings.Contains(out, "snapshot full is restored, with memory") || !strings.Contains(out, "loading snapshot full; "+bitmapGone) {
 		t.Errorf("restore said:\n%s", out)
 	}
 	r.remembers("v1", "v1")
@@ -107,9 +108,16 @@ func TestRestore_everyWay_bringsBackWhatWas(t *testing.T) {
 		t.Errorf("restore of disks under a running guest: exit code %d, said %s", code, stderr)
 	}
 	r.remembers("v2", "v2")
-	r.Must(t, 0, "snapshot", "restore", "web", "disks", "--no-safety", "--stop")
+	r.markDirty()
+	out = r.Must(t, 0, "snapshot", "restore", "web", "disks", "--no-safety", "--stop")
+	if !strings.Contains(out, "disks set back to snapshot disks; "+bitmapGone) {
+		t.Errorf("restore said:\n%s", out)
+	}
 	r.Must(t, 0, "wait", "web", "--for=condition=Ready")
 	r.remembers("v1", "nothing")
+	if events := r.Must(t, 0, "events", "web"); strings.Count(events, bitmapGone) != 2 {
+		t.Errorf("the events do not tell of both bitmaps:\n%s", events)
+	}
 
 	// With other devices, and stopped: in a QEMU that is as it was then. What the
 	// manifest says otherwise is pending.
@@ -129,6 +137,15 @@ func TestRestore_everyWay_bringsBackWhatWas(t *testing.T) {
 	if ready := r.Must(t, 0, "get", "web", "-o", `jsonpath={.status.phase}`); strings.TrimSpace(ready) != "Running" {
 		t.Errorf("the machine is %s", ready)
 	}
+}
+
+// bitmapGone is what is said of the bitmap that markDirty makes.
+const bitmapGone = "dirty bitmaps removed: b0 of data; the next backup of that is a full one"
+
+// markDirty gives the disk a dirty bitmap, as a backup does. There is none before.
+func (r *remembering) markDirty() {
+	r.t.Helper()
+	r.Must(r.t, 0, "qmp", "web", "block-dirty-bitmap-add", "--json", `{"node": "data", "name": "b0", "persistent": true}`)
 }
 
 // safety is the only safety snapshot.

@@ -46,6 +46,9 @@ func (x *execution) confirm(obs driver.Observed) error {
 		if at := x.aside[s.Disk]; s.Kind == StepSetAside && at != "" {
 			message += ", to " + at
 		}
+		if x.bitmaps != "" && (s.Kind == StepLoadSnapshot || s.Kind == StepRevertDisks) {
+			message += "; " + x.bitmaps
+		}
 		result.Message = message
 		x.stepHappened(s, message)
 		x.run.e.tell(Event{Machine: x.run.name, Step: string(s.Kind), Message: message, Done: true})

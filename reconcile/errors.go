@@ -22,6 +22,8 @@ var (
 	// ErrInUse is an object that others need, or a disk that a machine wants or a
 	// process has open.
 	ErrInUse = errors.New("the object is in use")
+	// ErrAmbiguous is a word that could mean several things.
+	ErrAmbiguous = errors.New("it is not clear what is meant")
 	// ErrPruneGuard is a prune that would delete more than it may.
 	ErrPruneGuard = errors.New("refused to prune")
 	// ErrPlanLeft is a plan that was to be executed and does not fit any more.

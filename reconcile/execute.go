@@ -25,6 +25,8 @@ type execution struct {
 	broke error
 	// aside are where disks were moved to, by disk name.
 	aside map[string]string
+	// bitmaps says which dirty bitmaps a restore has removed; empty for none.
+	bitmaps string
 	// began is what a start has shown of the machine; nil when there was none, or
 	// when anything was done after it.
 	began *driver.Observed

@@ -84,11 +84,13 @@ type Snapshots interface {
 	FinishSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) error
 	// DeleteSnapshot deletes a tag from all disks that carry it, and its record.
 	DeleteSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, tag string) error
-	// RestoreSnapshot sets the disks of a stopped machine back, all or none.
+	// RestoreSnapshot sets the disks of a stopped machine back, all or none. The report
+	// names the dirty bitmaps that were removed, also with an error.
 	RestoreSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, tag string) (driver.RestoreReport, error)
 	// LoadSnapshot stops the guest and begins to load a Full snapshot into its QEMU;
-	// an error means that nothing has changed.
-	LoadSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) error
+	// an error means that nothing has changed but for the dirty bitmaps that were
+	// removed, which it returns by disk.
+	LoadSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) (bitmaps map[string][]string, err error)
 	// FinishLoad dismisses the job of a load that has succeeded.
 	FinishLoad(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) error
 }
@@ -118,4 +120,6 @@ type Ports struct {
 	Inventory Inventory
 	// Provisioner is needed by Provision only.
 	Provisioner Provisioner
+	// Copier is needed by CloneSnapshot and ExportSnapshot only.
+	Copier Copier
 }

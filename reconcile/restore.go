@@ -3,6 +3,9 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/state"
@@ -67,7 +70,8 @@ func (x *execution) load(ctx context.Context, s Step) error {
 	if err := ports.Records.WriteIntent(ctx, x.run.name, s.Intent); err != nil {
 		return err
 	}
-	err := ports.Snapshots.LoadSnapshot(ctx, x.want.vm(), x.obs, s.request())
+	bitmaps, err := ports.Snapshots.LoadSnapshot(ctx, x.want.vm(), x.obs, s.request())
+	x.lostBitmaps(bitmaps, err)
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
@@ -98,6 +102,7 @@ func (x *execution) failRestore(ctx context.Context, s Step) error {
 // revertDisks sets the disks of a stopped machine back.
 func (x *execution) revertDisks(ctx context.Context, s Step) error {
 	report, err := x.run.e.cfg.Ports.Snapshots.RestoreSnapshot(ctx, x.want.vm(), x.obs, s.Snapshot)
+	x.lostBitmaps(report.Bitmaps, err)
 	calmly := context.WithoutCancel(ctx)
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -107,6 +112,23 @@ func (x *execution) revertDisks(ctx context.Context, s Step) error {
 	}
 	x.run.result.Restored = &report
 	return x.endRestore(calmly, nil)
+}
+
+// lostBitmaps tells of dirty bitmaps that a restore removed: with the step that did, or
+// at once when that has failed.
+func (x *execution) lostBitmaps(bitmaps map[string][]string, failed error) {
+	var words []string
+	for _, disk := range slices.Sorted(maps.Keys(bitmaps)) {
+		words = append(words, strings.Join(bitmaps[disk], ", ")+" of "+disk)
+	}
+	if len(words) == 0 {
+		return
+	}
+	x.bitmaps = "dirty bitmaps removed: " + strings.Join(words, ", ") + "; the next backup of that is a full one"
+	if failed != nil {
+		x.run.happened(state.EventNormal, state.EventRestoring, x.bitmaps)
+		x.run.e.tell(Event{Machine: x.run.name, Message: x.bitmaps, Done: true})
+	}
 }
 
 // endRestore ends the restore, and returns why.

@@ -328,14 +328,14 @@ func (h *simHost) RestoreSnapshot(ctx context.Context, vm *manifest.VirtualMachi
 	return driver.RestoreReport{Tag: tag, Disks: []string{"root"}}, err
 }
 
-func (h *simHost) LoadSnapshot(ctx context.Context, vm *manifest.VirtualMachine, _ driver.Observed, req driver.SnapshotIntent) error {
+func (h *simHost) LoadSnapshot(ctx context.Context, vm *manifest.VirtualMachine, _ driver.Observed, req driver.SnapshotIntent) (map[string][]string, error) {
 	name := vm.Metadata.Name
 	if err := h.call(ctx, "%s load %s", name, req.Tag); err != nil {
-		return err
+		return nil, err
 	}
 	there, err := h.reach(ctx, name)
 	if !there || err != nil {
-		return errors.Join(errors.New("it does not run"), err)
+		return nil, errors.Join(errors.New("it does not run"), err)
 	}
 	h.touch(name, func(m *simMachine) {
 		if m.obs.Guest == nil {
@@ -351,7 +351,7 @@ func (h *simHost) LoadSnapshot(ctx context.Context, vm *manifest.VirtualMachine,
 			}
 		})
 	})
-	return err
+	return nil, err
 }
 
 func (h *simHost) FinishLoad(ctx context.Context, vm *manifest.VirtualMachine, _ driver.Observed, req driver.SnapshotIntent) error {

@@ -100,6 +100,9 @@ const (
 	EventSnapshotDeleted = "SnapshotDeleted"
 	// EventSnapshotForgotten is a Snapshot object whose record was removed.
 	EventSnapshotForgotten = "SnapshotForgotten"
+	// EventCloned is a new machine that was made of a snapshot, EventExported are files.
+	EventCloned   = "SnapshotCloned"
+	EventExported = "SnapshotExported"
 	// EventRestoring is a machine that is to be set back to a snapshot, EventRestored
 	// one that is, EventRestoreFailed one of which that has failed.
 	EventRestoring     = "RestoringSnapshot"
@@ -139,6 +142,7 @@ func Reasons() []string {
 		EventRestartRequired, EventDrifted, EventManifestInvalid, EventDiskSpaceLow, EventProvisioning, EventProvisioningDrift,
 		EventSaving, EventSnapshotTaken, EventSnapshotDeleted, EventSnapshotForgotten,
 		EventSnapshotDue, EventSnapshotExpired, EventBackupMade, EventBackupFailed, EventBackupExpired, EventBackupRestored, EventRestoring, EventRestored, EventRestoreFailed,
+		EventCloned, EventExported,
 		EventStopped, EventGuestPowerOff, EventSignal, EventCrash, EventPanic, EventWatchdog, EventQuit, EventHostReboot, EventStartFailed,
 		EventStepFailed,
 	}

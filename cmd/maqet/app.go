@@ -171,7 +171,7 @@ func (a *app) engineWith(change func(*reconcile.Config)) (*reconcile.Engine, err
 	cfg := reconcile.Config{
 		Ports: reconcile.Ports{
 			Locker: d, Observer: d, Power: d, Agent: d, Records: d, Storage: d, Plugs: d, Snapshots: d, Backups: d, Images: r.imageStore, Overlays: d,
-			Inventory: d, Provisioner: d,
+			Inventory: d, Provisioner: d, Copier: d,
 		},
 		Store: reconcile.StoreOf(r.store), Timing: r.timing, Log: r.log, Who: r.who, BootID: r.bootID, Journal: r.journal,
 		Live: reconcile.WatchLock{Locks: r.locks, Layout: r.layout}.Live,

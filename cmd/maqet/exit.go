@@ -96,7 +96,7 @@ func exitCode(ctx context.Context, err error) int {
 // opposed to failing at it.
 func isInvalid(err *reconcile.Error) bool {
 	for _, reason := range []error{
-		reconcile.ErrNotFound, reconcile.ErrOwned, reconcile.ErrWatched, reconcile.ErrImmutable, reconcile.ErrExists, reconcile.ErrPruneGuard, reconcile.ErrInUse,
+		reconcile.ErrNotFound, reconcile.ErrOwned, reconcile.ErrWatched, reconcile.ErrImmutable, reconcile.ErrExists, reconcile.ErrPruneGuard, reconcile.ErrInUse, reconcile.ErrAmbiguous,
 	} {
 		if errors.Is(err, reason) {
 			return true

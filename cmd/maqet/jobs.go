@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,7 +16,8 @@ import (
 // jobLine is one piece of long work on a machine.
 type jobLine struct {
 	Machine string `json:"machine"`
-	// ID, Type and Status are QEMU's; of work that makes QEMU deaf, what was asked for.
+	// ID, Type and Status are QEMU's; of work that makes QEMU deaf, what was asked for,
+	// and of work outside of QEMU its kind and what it makes.
 	ID     string `json:"id"`
 	Type   string `json:"type"`
 	Status string `json:"status"`
@@ -33,11 +36,12 @@ func newJobs(a *app) *cobra.Command {
 	var out outputFlag
 	cmd := &cobra.Command{
 		Use:   "jobs [VM...]",
-		Short: "List long work that goes on in QEMU",
+		Short: "List long work that goes on",
 		Long: `List the jobs of every running QEMU, whoever began them: snapshots being saved and
 loaded, with who asked for them and until when they may last, and others, such as
 block jobs. While QEMU saves or loads memory it answers nobody; then what was asked
-for is told.`,
+for is told. Snapshots that are cloned and exported, which QEMU has no part in, are
+listed with what they are copied to.`,
 		Example:           "  maqet jobs",
 		ValidArgsFunction: completeMachines(a, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -65,6 +69,11 @@ func listJobs(ctx context.Context, a *app, names []string, f format) error {
 	for _, v := range views {
 		lines = append(lines, jobsOf(v)...)
 	}
+	works, err := worksOn(ctx, a, names)
+	if err != nil {
+		return err
+	}
+	lines = append(lines, works...)
 	if f.structured() {
 		return f.write(a.env.out, lines)
 	}
@@ -128,4 +137,23 @@ func percentCell(p int) string {
 		return "-"
 	}
 	return fmt.Sprintf("%d%%", p)
+}
+
+// worksOn is the work on machines that goes on outside of QEMU; no names are all.
+func worksOn(ctx context.Context, a *app, names []string) ([]jobLine, error) {
+	engine, err := a.reader(nil)
+	if err != nil {
+		return nil, err
+	}
+	works, err := engine.Works(ctx)
+	var lines []jobLine
+	for _, w := range works {
+		if len(names) == 0 || slices.Contains(names, w.VM) {
+			lines = append(lines, jobLine{
+				Machine: w.VM, ID: w.Kind + "-" + strconv.Itoa(w.PID), Type: w.Kind + " to " + w.To, Status: "running", Percent: w.Percent,
+				For: w.Snapshot, Since: w.Since, Who: w.Who,
+			})
+		}
+	}
+	return lines, err
 }

@@ -16,11 +16,13 @@ import (
 func newSnapshot(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "snapshot", Aliases: []string{"snap"},
-		Short: "Take, list, restore and delete snapshots",
+		Short: "Take, list, restore, delete, clone and export snapshots",
 		Args:  noSubcommand,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newSnapshotCreate(a), newSnapshotList(a), newSnapshotRestore(a), newSnapshotDelete(a))
+	cmd.AddCommand(
+		newSnapshotCreate(a), newSnapshotList(a), newSnapshotRestore(a), newSnapshotDelete(a), newSnapshotClone(a), newSnapshotExport(a),
+	)
 	return cmd
 }
 

@@ -48,7 +48,7 @@ var ErrNotQcow2 = errors.New("the image is not qcow2")
 // ErrShrink is wrapped when an image would lose what lies beyond its new end.
 var ErrShrink = errors.New("an image is never shrunk")
 
-// ErrBitmaps is wrapped when dirty bitmaps forbid reverting an image.
+// ErrBitmaps is wrapped when dirty bitmaps are left in an image that is to be reverted.
 var ErrBitmaps = errors.New("the image has dirty bitmaps")
 
 // ErrDamaged is wrapped when an image's header makes no sense.

@@ -78,3 +78,21 @@ func idleFile(op, path string) (string, error) {
 	}
 	return path, nil
 }
+
+// PlaceNew gives a file that is complete its name in the same folder, and returns when
+// that is on stable storage. What has the name already is never overwritten, and the
+// error is fs.ErrExist then.
+func PlaceNew(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
+		// Some filesystems know no RENAME_NOREPLACE. What is made here is ours to replace.
+		var f *os.File
+		if f, err = os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err == nil { //nolint:gosec // G304: the file to make
+			err = errors.Join(f.Close(), os.Rename(from, to))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("rename to %s: %w", to, err)
+	}
+	return durable.SyncDir(filepath.Dir(to))
+}

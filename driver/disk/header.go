@@ -73,20 +73,25 @@ func ReadHeader(path string) (Header, error) {
 		return Header{}, fail(path, op, err)
 	}
 	defer func() { _ = f.Close() }() // it was only read
-	head := make([]byte, headerReadAtFirst)
-	n, err := io.ReadFull(f, head)
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+	h, err := readHeaderOf(f)
+	if err != nil {
 		return Header{}, fail(path, op, err)
+	}
+	return h, nil
+}
+
+// readHeaderOf is ReadHeader for a file that is open.
+func readHeaderOf(f io.ReaderAt) (Header, error) {
+	head := make([]byte, headerReadAtFirst)
+	n, err := f.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return Header{}, err
 	}
 	head = head[:n]
 	if !strings.HasPrefix(string(head), qcowMagic) {
 		return Header{Format: formatOf(head)}, nil
 	}
-	h, err := parseQcow(head, f)
-	if err != nil {
-		return Header{}, fail(path, op, err)
-	}
-	return h, nil
+	return parseQcow(head, f)
 }
 
 // formatOf is the format that the first bytes are known by.

@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -14,47 +16,79 @@ const undoPrefix = "maqet.undo."
 
 // RevertSnapshot gives every image the content it had when the snapshot was
 // taken. What was written since is lost. Before anything changes it looks whether
-// each image has the tag, is free, and has no dirty bitmap; when one fails all the
-// same, those already reverted get their content back.
-func (i *Images) RevertSnapshot(ctx context.Context, paths map[string]string, tag string) error {
+// each image has the tag and is free; when one fails all the same, those already
+// reverted get their content back.
+//
+// QEMU reverts no image that has a dirty bitmap, which would tell of other content
+// afterwards. They are removed, when nothing else is in the way any more, and returned
+// by disk name, also with an error: the next backup of such a disk cannot build on the
+// last one.
+func (i *Images) RevertSnapshot(ctx context.Context, paths map[string]string, tag string) (bitmaps map[string][]string, err error) {
 	const op = "revert"
 	infos, err := i.preflight(ctx, op, paths, tag)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	all := make([]string, 0, len(infos))
 	for _, name := range disks(paths).names() {
 		if err := revertible(infos[name], tag); err != nil {
-			return &Error{Path: infos[name].Path, Op: op, Err: fmt.Errorf("disk %s: %w", name, err), Hint: revertHint(err)}
+			return nil, &Error{Path: infos[name].Path, Op: op, Err: fmt.Errorf("disk %s: %w", name, err), Hint: revertHint(err)}
 		}
 		all = append(all, infos[name].Path)
 	}
 	// What a revert that was killed has left stays until this one has succeeded: it
 	// may hold content that is nowhere else.
 	undo := undoPrefix + rand.Text()
+	forget := func(ctx context.Context, path string) error { return i.deleteTag(ctx, path, undo) }
 	for _, path := range all {
 		if err := i.snapshot(ctx, "-c", undo, path); err != nil {
-			return i.rollback(ctx, fail(path, op, err), all, func(ctx context.Context, path string) error {
-				return i.deleteTag(ctx, path, undo)
-			})
+			return nil, i.rollback(ctx, fail(path, op, err), all, forget)
 		}
+	}
+	if bitmaps, err = i.removeBitmaps(ctx, infos); err != nil {
+		return bitmaps, i.rollback(ctx, err, all, forget)
 	}
 	for _, name := range disks(paths).names() {
 		if err := i.snapshot(ctx, "-a", tag, infos[name].Path); err != nil {
 			err = fail(infos[name].Path, op, fmt.Errorf("disk %s: %w", name, err))
-			return i.rollback(ctx, err, all, func(ctx context.Context, path string) error { return i.undo(ctx, path, undo) })
+			return bitmaps, i.rollback(ctx, err, all, func(ctx context.Context, path string) error { return i.undo(ctx, path, undo) })
 		}
 	}
-	return i.rollback(ctx, nil, all, i.dropUndo)
+	return bitmaps, i.rollback(ctx, nil, all, i.dropUndo)
+}
+
+// removeBitmaps removes all dirty bitmaps of images that nobody has open, also those
+// that a crash has left unusable, and tells which they were, by disk name.
+func (i *Images) removeBitmaps(ctx context.Context, infos map[string]Info) (removed map[string][]string, err error) {
+	const op = "remove the dirty bitmaps of"
+	removed = map[string][]string{}
+	for _, name := range slices.Sorted(maps.Keys(infos)) {
+		info := infos[name]
+		for _, bitmap := range info.Bitmaps {
+			if _, err := i.run(ctx, "bitmap", "--image-opts", "--remove", "--", imageOpts(info.Path), bitmap); err != nil {
+				return removed, fail(info.Path, op, fmt.Errorf("disk %s: %s: %w", name, bitmap, err))
+			}
+			removed[name] = append(removed[name], bitmap)
+		}
+		if len(info.Bitmaps) == 0 {
+			continue
+		}
+		now, err := i.info(ctx, info.Path, "qcow2")
+		if err == nil && len(now.Bitmaps) > 0 {
+			err = fmt.Errorf("%w: %s", ErrBitmaps, strings.Join(now.Bitmaps, ", "))
+		}
+		if err != nil {
+			return removed, wrap(info.Path, op, fmt.Errorf("disk %s: %w", name, err))
+		}
+		i.log.InfoContext(ctx, "dirty bitmaps removed", "path", info.Path, "bitmaps", info.Bitmaps)
+	}
+	return removed, nil
 }
 
 // revertible says why an image cannot be reverted to tag; nil when it can.
 func revertible(info Info, tag string) error {
 	if !info.Has(tag) {
 		return fmt.Errorf("%w: %s", ErrNoSnapshot, tag)
-	}
-	if len(info.Bitmaps) > 0 {
-		return fmt.Errorf("%w: %s", ErrBitmaps, strings.Join(info.Bitmaps, ", "))
 	}
 	for n, id := range info.ids {
 		if id == tag && info.Snapshots[n].Tag != tag {
@@ -68,8 +102,6 @@ func revertHint(err error) string {
 	switch {
 	case errors.Is(err, ErrNoSnapshot):
 		return "list what there is with: maqet snapshot list"
-	case errors.Is(err, ErrBitmaps):
-		return "remove them with: qemu-img bitmap --remove FILE NAME"
 	default:
 		return "revert to it by its own number with: qemu-img snapshot -a NUMBER FILE"
 	}

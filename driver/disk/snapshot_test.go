@@ -25,7 +25,7 @@ func TestSnapshot_createRevertDelete_roundTrip(t *testing.T) {
 	for _, path := range paths {
 		put(t, path, 'b')
 	}
-	if err := images.RevertSnapshot(t.Context(), paths, "before"); err != nil {
+	if _, err := images.RevertSnapshot(t.Context(), paths, "before"); err != nil {
 		t.Fatal(err)
 	}
 	for name, path := range paths {
@@ -65,7 +65,7 @@ func TestSnapshot_oddNames_reachTheImage(t *testing.T) {
 			if got := tags(t, images, path); !cmp.Equal(got, []string{tag}) {
 				t.Fatalf("the snapshots are %q, want %q", got, tag)
 			}
-			if err := images.RevertSnapshot(t.Context(), paths, tag); err != nil {
+			if _, err := images.RevertSnapshot(t.Context(), paths, tag); err != nil {
 				t.Error(err)
 			}
 			if err := images.DeleteSnapshot(t.Context(), paths, tag); err != nil {
@@ -174,9 +174,10 @@ func TestCreateSnapshot_imageInUse_namesTheHolder(t *testing.T) {
 	paths := newDisks(t, images, "root", "data")
 	release := holdOpen(t, paths["root"])
 	defer release()
+	_, reverted := images.RevertSnapshot(t.Context(), paths, "x")
 	for what, err := range map[string]error{
 		"create": images.CreateSnapshot(t.Context(), paths, "x"),
-		"revert": images.RevertSnapshot(t.Context(), paths, "x"),
+		"revert": reverted,
 		"delete": images.DeleteSnapshot(t.Context(), paths, "x"),
 	} {
 		if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "qemu-io (pid ") || !strings.Contains(err.Error(), "disk root") {
@@ -195,7 +196,7 @@ func TestRevertSnapshot_tagMissingOnOneDisk_changesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(t, paths["root"], 'n')
-	err := images.RevertSnapshot(t.Context(), paths, "old")
+	_, err := images.RevertSnapshot(t.Context(), paths, "old")
 	if !errors.Is(err, ErrNoSnapshot) || !strings.Contains(err.Error(), "disk data") {
 		t.Errorf("got %v, want ErrNoSnapshot of disk data", err)
 	}
@@ -204,20 +205,69 @@ func TestRevertSnapshot_tagMissingOnOneDisk_changesNothing(t *testing.T) {
 	}
 }
 
-func TestRevertSnapshot_dirtyBitmap_isRefusedBeforeAnyChange(t *testing.T) {
+func TestRevertSnapshot_dirtyBitmaps_areRemovedAndTold(t *testing.T) {
 	images := newImages(t)
 	paths := newDisks(t, images, "root", "data")
+	put(t, paths["root"], 'o')
+	must(t, "qemu-img", "bitmap", "--add", "--", paths["root"], "-early")
 	if err := images.CreateSnapshot(t.Context(), paths, "old"); err != nil {
 		t.Fatal(err)
 	}
-	must(t, "qemu-img", "bitmap", "--add", paths["root"], "backup0")
-	put(t, paths["data"], 'n')
-	err := images.RevertSnapshot(t.Context(), paths, "old")
-	if !errors.Is(err, ErrBitmaps) || !strings.Contains(err.Error(), "backup0") {
-		t.Errorf("got %v, want ErrBitmaps with the bitmap's name", err)
+	put(t, paths["root"], 'n')
+	// A QEMU that is killed leaves its bitmap unusable, and that must go, too.
+	must(t, "qemu-img", "bitmap", "--add", paths["root"], "backup, 0")
+	_ = command(t, "qemu-io", "-f", "qcow2", "-c", "write -P 110 1M 64k", "-c", "abort", paths["root"]).Run() // it dies of that
+	if out, err := command(t, "qemu-img", "info", paths["root"]).CombinedOutput(); err != nil || !strings.Contains(string(out), "in-use") {
+		t.Fatalf("no bitmap is unusable: %v\n%s", err, out)
 	}
-	if !holds(t, paths["data"], 'n') {
-		t.Error("data was reverted all the same")
+	removed, err := images.RevertSnapshot(t.Context(), paths, "old")
+	if want := map[string][]string{"root": {"-early", "backup, 0"}}; err != nil || !cmp.Equal(removed, want) {
+		t.Errorf("removed are %q, %v, want %q", removed, err, want)
+	}
+	if info, err := images.InfoAs(t.Context(), paths["root"], "qcow2"); err != nil || len(info.Bitmaps) != 0 {
+		t.Errorf("the bitmaps are %q, %v", info.Bitmaps, err)
+	}
+	if !holds(t, paths["root"], 'o') {
+		t.Error("root is not what it was")
+	}
+}
+
+// A bitmap that goes costs the next backup a full, so nothing else may be in the way.
+func TestRevertSnapshot_notPossible_keepsDirtyBitmaps(t *testing.T) {
+	for name, spoil := range map[string]func(t *testing.T, images *Images, paths map[string]string) *Images{
+		"a tag is missing": func(t *testing.T, images *Images, paths map[string]string) *Images {
+			t.Helper()
+			if err := images.DeleteSnapshot(t.Context(), map[string]string{"b": paths["b"]}, "old"); err != nil {
+				t.Fatal(err)
+			}
+			return images
+		},
+		"a disk is in use": func(t *testing.T, images *Images, paths map[string]string) *Images {
+			t.Helper()
+			t.Cleanup(holdOpen(t, paths["b"]))
+			return images
+		},
+		"no room to undo it": func(t *testing.T, _ *Images, _ map[string]string) *Images {
+			t.Helper()
+			return fakeTool(t, `case "$1 $*" in "snapshot "*"-c maqet.undo."*"/b.qcow2") echo "qemu-img: No space left on device" >&2; exit 1;; esac; real "$@"`)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			images := newImages(t)
+			paths := newDisks(t, images, "a", "b")
+			must(t, "qemu-img", "bitmap", "--add", paths["a"], "backup0")
+			if err := images.CreateSnapshot(t.Context(), paths, "old"); err != nil {
+				t.Fatal(err)
+			}
+			removed, err := spoil(t, images, paths).RevertSnapshot(t.Context(), paths, "old")
+			if err == nil || len(removed) != 0 {
+				t.Errorf("removed are %q, %v", removed, err)
+			}
+			info, err := images.InfoAs(t.Context(), paths["a"], "qcow2")
+			if err != nil || !cmp.Equal(info.Bitmaps, []string{"backup0"}) || len(info.Snapshots) != 1 {
+				t.Errorf("a has %+v, %v", info, err)
+			}
+		})
 	}
 }
 
@@ -234,7 +284,7 @@ func TestRevertSnapshot_oneDiskFails_givesEveryDiskItsContentBack(t *testing.T) 
 		put(t, path, '2')
 	}
 	images := fakeTool(t, `case "$1 $*" in "snapshot "*"-a old "*"/b.qcow2") echo "qemu-img: b is broken" >&2; exit 1;; esac; real "$@"`)
-	if err := images.RevertSnapshot(t.Context(), paths, "old"); err == nil || !strings.Contains(err.Error(), "b is broken") {
+	if _, err := images.RevertSnapshot(t.Context(), paths, "old"); err == nil || !strings.Contains(err.Error(), "b is broken") {
 		t.Errorf("got %v, want the failure of disk b", err)
 	}
 	for name, path := range paths {
@@ -269,7 +319,7 @@ func TestRevertSnapshot_afterOneThatWasKilled_losesNothingUntilItSucceeds(t *tes
 	}
 	put(t, paths["b"], '3')
 	broken := fakeTool(t, `case "$1 $*" in "snapshot "*"-a old "*"/b.qcow2") echo "qemu-img: b is broken" >&2; exit 1;; esac; real "$@"`)
-	if err := broken.RevertSnapshot(t.Context(), paths, "old"); err == nil {
+	if _, err := broken.RevertSnapshot(t.Context(), paths, "old"); err == nil {
 		t.Fatal("the broken disk went unnoticed")
 	}
 	if !holds(t, paths["a"], '1') || !holds(t, paths["b"], '3') {
@@ -280,7 +330,7 @@ func TestRevertSnapshot_afterOneThatWasKilled_losesNothingUntilItSucceeds(t *tes
 			t.Errorf("%s has the snapshots %q", name, got)
 		}
 	}
-	if err := images.RevertSnapshot(t.Context(), paths, "old"); err != nil {
+	if _, err := images.RevertSnapshot(t.Context(), paths, "old"); err != nil {
 		t.Fatal(err)
 	}
 	for name, path := range paths {
@@ -299,7 +349,7 @@ func TestRevertSnapshot_tagThatIsAnotherSnapshotsNumber_isRefused(t *testing.T) 
 		}
 	}
 	put(t, path, 'n')
-	err := images.RevertSnapshot(t.Context(), map[string]string{"root": path}, "1")
+	_, err := images.RevertSnapshot(t.Context(), map[string]string{"root": path}, "1")
 	if err == nil || !holds(t, path, 'n') {
 		t.Errorf("got %v; qemu-img would have reverted to the snapshot whose number is 1", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,38 +41,57 @@ func (i *Images) runLong(ctx context.Context, file *os.File, args ...string) ([]
 
 // runFor is runWith within the time that has that name in the table.
 func (i *Images) runFor(ctx context.Context, limit time.Duration, setting string, file *os.File, args ...string) ([]byte, error) {
-	binary, err := i.tool()
-	if err != nil {
-		return nil, err
-	}
 	if limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, limit,
 			fmt.Errorf("qemu-img took longer than %s (timeout %q): %w", limit, setting, context.DeadlineExceeded))
 		defer cancel()
 	}
-	var stdout, stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, binary, args...) //nolint:gosec // G204: the binary is the operator's choice and no shell is involved
+	var stdout bytes.Buffer
+	if err := i.runTool(ctx, toolRun{args: args, file: file, stdout: &stdout}); err != nil {
+		return nil, err
+	}
+	return stdout.Bytes(), nil
+}
+
+// toolRun is one run of qemu-img.
+type toolRun struct {
+	args []string
+	// file is the file that it has open as written; nil for none.
+	file *os.File
+	// as are the rights that it has; nil for maqet's own.
+	as     *syscall.Credential
+	stdout io.Writer
+}
+
+// runTool runs qemu-img until it ends, or ctx does.
+func (i *Images) runTool(ctx context.Context, run toolRun) error {
+	binary, err := i.tool()
+	if err != nil {
+		return err
+	}
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, binary, run.args...) //nolint:gosec // G204: the binary is the operator's choice and no shell is involved
 	cmd.Env = append(os.Environ(), "LANG=C", "LC_ALL=C")
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if file != nil {
-		cmd.ExtraFiles = []*os.File{file}
+	cmd.Stdout, cmd.Stderr = run.stdout, &stderr
+	if run.file != nil {
+		cmd.ExtraFiles = []*os.File{run.file}
 	}
 	// A qemu-img must not go on behind the back of whoever comes after a maqet that
 	// was killed. The kernel's signal is bound to the thread that forks.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: run.as}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = toolGrace
 	if err = cmd.Run(); err == nil {
-		return stdout.Bytes(), nil
+		return nil
 	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
-		return nil, &ToolError{Command: args[0], Err: err}
+		return &ToolError{Command: run.args[0], Err: err}
 	}
-	return nil, toolError(args[0], stderr.String(), err)
+	return toolError(run.args[0], stderr.String(), err)
 }
 
 // tool finds qemu-img.

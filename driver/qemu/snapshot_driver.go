@@ -39,8 +39,9 @@ func (d *Driver) DeleteSnapshot(ctx context.Context, vm *manifest.VirtualMachine
 // back to a Full snapshot: by a job of its QEMU, which must have just the devices that
 // the snapshot's had ([driver.DeviceDifferences]). The guest is stopped before, and
 // [Driver.FinishLoad] tells whether it may run again. What forbids it is a
-// [*BlockedError], and then the guest runs on as before.
-func (d *Driver) LoadSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) error {
+// [*BlockedError], and then the guest runs on as before. Dirty bitmaps of the disks are
+// removed before, and returned by disk, also with an error.
+func (d *Driver) LoadSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) (bitmaps map[string][]string, err error) {
 	return d.snapshots().load(ctx, vm, obs, req)
 }
 
@@ -57,7 +58,8 @@ func (d *Driver) FinishLoad(ctx context.Context, vm *manifest.VirtualMachine, ob
 
 // RestoreSnapshot gives the disks of a stopped machine the content they had when the
 // snapshot was taken: all disks of its record, or none of them. What was written
-// since is lost. Memory is not restored, and a running machine is refused.
+// since is lost, and so are the disks' dirty bitmaps, which the report names, also with
+// an error. Memory is not restored, and a running machine is refused.
 func (d *Driver) RestoreSnapshot(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, tag string) (driver.RestoreReport, error) {
 	return d.snapshots().restore(ctx, vm, obs, tag)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -17,8 +16,9 @@ import (
 // load begins the job that sets disks and memory of a running QEMU back to a Full
 // snapshot. The vCPUs are stopped first, and stay so: whether the guest may run on
 // is known only when the job has succeeded, since one that failed may have set the
-// disks back already. What is found before anything has changed is undone.
-func (s *snapshots) load(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) error {
+// disks back already. What is found before anything has changed is undone. Bitmaps are
+// the dirty bitmaps that were removed for it, by disk, also with an error.
+func (s *snapshots) load(ctx context.Context, vm *manifest.VirtualMachine, obs driver.Observed, req driver.SnapshotIntent) (bitmaps map[string][]string, err error) {
 	name := vm.Metadata.Name
 	ctx, cancel := s.limit(ctx)
 	defer cancel()
@@ -27,35 +27,43 @@ func (s *snapshots) load(ctx context.Context, vm *manifest.VirtualMachine, obs d
 		err = loadable(record, obs, req.Tag)
 	}
 	if err != nil {
-		return snapshotError(name, "restore", err)
+		return nil, snapshotError(name, "restore", err)
 	}
 	begun := false
 	err = s.visit(ctx, name, func(ctx context.Context, c *qmp.Conn) error {
 		var err error
-		begun, err = s.loadBy(ctx, c, record, req.Job)
+		bitmaps, begun, err = s.loadBy(ctx, c, record, req.Job)
 		return err
 	})
+	if len(bitmaps) > 0 {
+		s.log.InfoContext(ctx, "dirty bitmaps removed", "vm", name, "bitmaps", bitmaps)
+	}
 	if begun {
 		s.log.InfoContext(ctx, "snapshot is being loaded", "vm", name, "tag", req.Tag, "job", req.Job)
-		return nil
+		return bitmaps, nil
 	}
-	return snapshotError(name, "restore", err)
+	return bitmaps, snapshotError(name, "restore", err)
 }
 
-// loadBy stops the vCPUs, looks at what could fail the job halfway, and begins it.
-func (s *snapshots) loadBy(ctx context.Context, c *qmp.Conn, record *driver.SnapshotRecord, job string) (begun bool, err error) {
+// loadBy stops the vCPUs, looks at what could fail the job halfway, removes the dirty
+// bitmaps, and begins it.
+func (s *snapshots) loadBy(ctx context.Context, c *qmp.Conn, record *driver.SnapshotRecord, job string) (bitmaps map[string][]string, begun bool, err error) {
 	if err := freeJob(ctx, c, job); err != nil {
-		return false, err
+		return nil, false, err
 	}
 	var status struct{ Running bool }
 	if err := c.Do(ctx, "query-status", nil, &status); err != nil {
-		return false, err
+		return nil, false, err
 	}
 	if err := c.Do(ctx, "stop", nil, nil); err != nil {
-		return false, err
+		return nil, false, err
 	}
-	memory, err := readyToLoad(ctx, c, record)
+	memory, found, err := readyToLoad(ctx, c, record)
 	if err == nil {
+		err = removeBitmaps(ctx, c, found)
+	}
+	if err == nil {
+		bitmaps = found
 		begun, _, err = s.submit(ctx, c, job, qmp.NewCall("snapshot-load", map[string]any{
 			"job-id": job, "tag": record.Tag, "vmstate": memory, "devices": record.Disks,
 		}, nil))
@@ -67,7 +75,7 @@ func (s *snapshots) loadBy(ctx context.Context, c *qmp.Conn, record *driver.Snap
 		defer cancel()
 		err = errors.Join(err, c.Do(goOn, "cont", nil, nil))
 	}
-	return begun, err
+	return bitmaps, begun, err
 }
 
 // errNotLoadable is wrapped by what forbids loading and was found before anything
@@ -75,21 +83,23 @@ func (s *snapshots) loadBy(ctx context.Context, c *qmp.Conn, record *driver.Snap
 var errNotLoadable = errors.New("the snapshot cannot be loaded")
 
 // readyToLoad asks QEMU, whose guest no longer runs, whether the tag is whole on all
-// disks of the record, and is the disk that has the memory.
-func readyToLoad(ctx context.Context, c *qmp.Conn, record *driver.SnapshotRecord) (memory string, err error) {
+// disks of the record. Memory is the disk that has the memory, bitmaps are the dirty
+// bitmaps that have to go before.
+func readyToLoad(ctx context.Context, c *qmp.Conn, record *driver.SnapshotRecord) (memory string, bitmaps map[string][]string, err error) {
 	found, err := onlinePlace{c}.look(ctx)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	if err := found.verify(*record); err != nil {
-		return "", fmt.Errorf("%w: %w", errNotLoadable, err)
+		return "", nil, fmt.Errorf("%w: %w", errNotLoadable, err)
 	}
 	for _, name := range record.Disks {
 		if found.find(name, record.Tag).VMStateSize > 0 {
-			return name, nil
+			bitmaps, err = bitmapsOf(ctx, c, record.Disks)
+			return name, bitmaps, err
 		}
 	}
-	return "", fmt.Errorf("%w: no disk has its memory", errNotLoadable)
+	return "", nil, fmt.Errorf("%w: no disk has its memory", errNotLoadable)
 }
 
 // loadable tells what forbids loading a snapshot into a QEMU, as far as records and
@@ -110,14 +120,6 @@ func loadable(record *driver.SnapshotRecord, obs driver.Observed, tag string) er
 	default:
 		for _, difference := range driver.DeviceDifferences(record.Guest, obs.Guest) {
 			blockers = append(blockers, Blocker{Reason: difference, Remedy: "it is loaded into a QEMU of its own devices"})
-		}
-		for _, d := range obs.Guest.Disks {
-			if len(d.Bitmaps) > 0 && slices.Contains(record.Disks, d.Name) {
-				blockers = append(blockers, bitmapBlocker(d.Name, d.Bitmaps))
-			}
-		}
-		if n := obs.Guest.NVRAM; n != nil && len(n.Bitmaps) > 0 {
-			blockers = append(blockers, bitmapBlocker(n.Name, n.Bitmaps))
 		}
 	}
 	if len(blockers) > 0 {

@@ -2,8 +2,11 @@ package qemu
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/maqet/maqet/driver"
 )
@@ -14,14 +17,20 @@ func newLoadBench(t *testing.T) *snapBench {
 	b := newSnapBench(t)
 	b.start(t)
 	b.do(t, "cont", nil, nil)
-	if err := b.take(t.Context(), b.vm, b.observe(t), fullIntent("full")); err != nil {
+	b.saveFull(t, "full")
+	return b
+}
+
+// saveFull takes a snapshot with memory.
+func (b *snapBench) saveFull(t *testing.T, tag string) {
+	t.Helper()
+	if err := b.take(t.Context(), b.vm, b.observe(t), fullIntent(tag)); err != nil {
 		t.Fatal(err)
 	}
 	b.awaitJob(t)
-	if err := b.finish(t.Context(), b.vm, b.observe(t), fullIntent("full")); err != nil {
+	if err := b.finish(t.Context(), b.vm, b.observe(t), fullIntent(tag)); err != nil {
 		t.Fatal(err)
 	}
-	return b
 }
 
 func (b *snapBench) runState(t *testing.T) string {
@@ -33,7 +42,7 @@ func (b *snapBench) runState(t *testing.T) string {
 
 func TestLoadSnapshot_sameDevices_isLoadedAndTheGuestStaysStopped(t *testing.T) {
 	b := newLoadBench(t)
-	if err := b.load(t.Context(), b.vm, b.observe(t), fullIntent("full")); err != nil {
+	if _, err := b.load(t.Context(), b.vm, b.observe(t), fullIntent("full")); err != nil {
 		t.Fatal(err)
 	}
 	if job := b.awaitJob(t); job.Error != "" {
@@ -62,7 +71,6 @@ func TestLoadSnapshot_forbidden_guestRunsOn(t *testing.T) {
 		}},
 		{"a vCPU more", "vCPUs: 1 then, 2 now", func(_ *testing.T, obs *driver.Observed) { obs.Guest.CPUs = 2 }},
 		{"another machine", "another machine", func(_ *testing.T, obs *driver.Observed) { obs.Guest.UID = "11111111-2222-3333-4444-555555555555" }},
-		{"a dirty bitmap", "dirty bitmap", func(_ *testing.T, obs *driver.Observed) { obs.Guest.Disks[0].Bitmaps = []string{"b0"} }},
 		{"another firmware", "NVRAM: none then, maqet.nvram.uefi now", func(_ *testing.T, obs *driver.Observed) {
 			obs.Guest.NVRAM = &driver.GDisk{Name: driver.FirmwareUEFI.NVRAMNode()}
 		}},
@@ -75,7 +83,7 @@ func TestLoadSnapshot_forbidden_guestRunsOn(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			obs := b.observe(t)
 			c.spoil(t, &obs)
-			err := b.load(t.Context(), b.vm, obs, fullIntent("full"))
+			_, err := b.load(t.Context(), b.vm, obs, fullIntent("full"))
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("the error is %v, want one with %q", err, c.want)
 			}
@@ -84,6 +92,64 @@ func TestLoadSnapshot_forbidden_guestRunsOn(t *testing.T) {
 			}
 			if jobs := b.jobs(t); len(jobs) != 0 {
 				t.Errorf("QEMU has the jobs %v", jobs)
+			}
+		})
+	}
+}
+
+// Dirty bitmaps go before a load, and the disks' content is that of then.
+func TestLoadSnapshot_dirtyBitmaps_areRemovedAndTold(t *testing.T) {
+	b := newLoadBench(t)
+	for _, name := range bothDisks {
+		b.do(t, "block-dirty-bitmap-add", map[string]any{"node": name, "name": "b0", "persistent": name == "root"}, nil)
+	}
+	b.saveFull(t, "second") // which a bitmap does not forbid
+	bitmaps, err := b.load(t.Context(), b.vm, b.observe(t), fullIntent("full"))
+	if want := map[string][]string{"root": {"b0"}, "data": {"b0"}}; err != nil || !cmp.Equal(bitmaps, want) {
+		t.Fatalf("removed are %q, %v, want %q", bitmaps, err, want)
+	}
+	if job := b.awaitJob(t); job.Error != "" {
+		t.Fatalf("the job failed: %s", job.Error)
+	}
+	for _, d := range b.observe(t).Guest.Disks {
+		if len(d.Bitmaps) > 0 {
+			t.Errorf("disk %s has the bitmaps %q", d.Name, d.Bitmaps)
+		}
+	}
+}
+
+// A bitmap that goes costs the next backup a full, so nothing else may be in the way.
+func TestLoadSnapshot_notPossible_keepsDirtyBitmaps(t *testing.T) {
+	b := newLoadBench(t)
+	b.saveFull(t, "half")
+	b.do(t, "blockdev-snapshot-delete-internal-sync", map[string]any{"device": "data", "name": "half"}, nil)
+	b.do(t, "block-dirty-bitmap-add", map[string]any{"node": "root", "name": "b0"}, nil)
+	for _, c := range []struct {
+		name, tag, want string
+		spoil           func(t *testing.T)
+	}{
+		{"a disk lost its tag", "half", "is not on data", func(*testing.T) {}},
+		{"a job works with a bitmap", "full", "a job works with", func(t *testing.T) {
+			t.Helper()
+			target := map[string]any{"driver": "null-co", "node-name": "target", "size": 8 << 20}
+			b.do(t, "blockdev-add", target, nil)
+			b.do(t, "block-dirty-bitmap-add", map[string]any{"node": "data", "name": "b1"}, nil)
+			b.do(t, "blockdev-backup", map[string]any{
+				"job-id": "slow", "device": "data", "target": "target", "sync": "full", "bitmap": "b1", "bitmap-mode": "always", "speed": 1,
+			}, nil)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.spoil(t)
+			bitmaps, err := b.load(t.Context(), b.vm, b.observe(t), fullIntent(c.tag))
+			if err == nil || !strings.Contains(err.Error(), c.want) || len(bitmaps) != 0 {
+				t.Errorf("removed are %q, and the error is %v, want one with %q", bitmaps, err, c.want)
+			}
+			if disks := b.observe(t).Guest.Disks; !slices.ContainsFunc(disks, func(d driver.GDisk) bool { return d.Name == "root" && len(d.Bitmaps) == 1 }) {
+				t.Errorf("the disks are %+v", disks)
+			}
+			if state := b.runState(t); state != "running" {
+				t.Errorf("QEMU says %s afterwards", state)
 			}
 		})
 	}
@@ -136,7 +202,7 @@ func TestSnapshots_parent_isWhatTheMachineWasAt(t *testing.T) {
 	}
 	for _, tag := range []string{"second", "third"} {
 		if tag == "third" {
-			if err := b.load(t.Context(), b.vm, b.observe(t), fullIntent("full")); err != nil {
+			if _, err := b.load(t.Context(), b.vm, b.observe(t), fullIntent("full")); err != nil {
 				t.Fatal(err)
 			}
 			b.awaitJob(t)

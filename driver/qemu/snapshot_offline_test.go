@@ -11,7 +11,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/maqet/maqet/driver"
-	"github.com/maqet/maqet/driver/disk"
 	"github.com/maqet/maqet/internal/durable"
 	"github.com/maqet/maqet/manifest"
 )
@@ -73,17 +72,20 @@ func TestTakeSnapshot_tagThere_namesTheDisk(t *testing.T) {
 	}
 }
 
-func TestTakeSnapshot_dirtyBitmapOfAStoppedMachine_isABlocker(t *testing.T) {
+func TestRestoreSnapshot_dirtyBitmap_isRemovedAndTold(t *testing.T) {
 	b := newSnapBench(t)
+	b.fill(t, "data", "1")
 	b.addBitmap(t, "data", "backup0")
-	err := b.take(t.Context(), b.vm, b.observe(t), diskIntent("a"))
-	var blocked *BlockedError
-	if !errors.As(err, &blocked) || len(blocked.Blockers) != 1 || blocked.Blockers[0].Disk != "data" || !strings.Contains(err.Error(), "backup0") {
-		t.Errorf("got %v, want the bitmap of data as blocker", err)
+	if err := b.take(t.Context(), b.vm, b.observe(t), diskIntent("a")); err != nil {
+		t.Fatalf("a snapshot with a dirty bitmap: %v", err)
 	}
-	b.noRecord(t, "a")
-	if got := b.tagged(t, "a"); len(got) != 0 {
-		t.Errorf("the snapshot is on %q", got)
+	b.fill(t, "data", "2")
+	report, err := b.restore(t.Context(), b.vm, b.observe(t), "a")
+	if want := map[string][]string{"data": {"backup0"}}; err != nil || !cmp.Equal(report.Bitmaps, want) {
+		t.Errorf("removed are %q, %v, want %q", report.Bitmaps, err, want)
+	}
+	if !b.holds(t, "data", "1") {
+		t.Error("data is not what it was")
 	}
 }
 
@@ -223,7 +225,6 @@ func TestRestoreSnapshot_notPossible_changesNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, ErrSnapshotIncomplete, "root"},
-		"dirty bitmap": {func(t *testing.T, b *snapBench) { b.addBitmap(t, "root", "b0") }, disk.ErrBitmaps, "b0"},
 		"disk gone": {func(t *testing.T, b *snapBench) {
 			if err := os.Remove(b.path(b.vm, "root")); err != nil {
 				t.Fatal(err)

@@ -197,15 +197,6 @@ func (p offlinePlace) look(ctx context.Context) (foundSnapshots, error) {
 }
 
 func (p offlinePlace) take(ctx context.Context, draft driver.SnapshotRecord) error {
-	for _, name := range draft.Disks {
-		info, err := p.images.InfoAs(ctx, p.paths[name], string(manifest.FormatQcow2))
-		if err != nil {
-			return fmt.Errorf("disk %s: %w", name, err)
-		}
-		if len(info.Bitmaps) > 0 {
-			return &BlockedError{Tag: draft.Tag, Blockers: []Blocker{bitmapBlocker(name, info.Bitmaps)}}
-		}
-	}
 	return p.images.CreateSnapshot(ctx, p.paths, draft.Tag)
 }
 

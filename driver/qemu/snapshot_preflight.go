@@ -57,9 +57,7 @@ func (e *BlockedError) Error() string {
 // drive that QEMU has, of a stopped one every disk of the manifest. Drives that
 // the guest cannot write to do not matter. Nothing is asked and nothing changes.
 //
-// The dirty bitmaps of a stopped machine's disks are not in an observation;
-// taking the snapshot looks for them itself. Whether the name is free is told by
-// [TagBlockers].
+// Whether the name is free is told by [TagBlockers].
 func SnapshotPreflight(vm *manifest.VirtualMachine, obs driver.Observed, method manifest.SnapshotMethod) []Blocker {
 	switch obs.Presence {
 	case driver.Alive:
@@ -112,9 +110,6 @@ func onlineBlockers(obs driver.Observed, method manifest.SnapshotMethod) []Block
 	}
 	var blockers []Blocker
 	writable := 0
-	if n := obs.Guest.NVRAM; n != nil && len(n.Bitmaps) > 0 {
-		blockers = append(blockers, bitmapBlocker(n.Name, n.Bitmaps))
-	}
 	if method == manifest.SnapshotFull {
 		blockers = append(blockers, filesystemBlockers(obs.Guest.Filesystems)...)
 	}
@@ -128,8 +123,6 @@ func onlineBlockers(obs driver.Observed, method manifest.SnapshotMethod) []Block
 		case d.ReadOnly:
 		case d.Format != string(manifest.FormatQcow2):
 			blockers = append(blockers, formatBlocker(d.Name, d.Format))
-		case len(d.Bitmaps) > 0:
-			blockers = append(blockers, bitmapBlocker(d.Name, d.Bitmaps))
 		default:
 			writable++
 		}
@@ -188,14 +181,6 @@ func formatBlocker(name, format string) Blocker {
 		Disk:   name,
 		Reason: fmt.Sprintf("it is %s and writable, and only a qcow2 holds snapshots", format),
 		Remedy: "set readOnly: true, or convert the image with: qemu-img convert -O qcow2",
-	}
-}
-
-func bitmapBlocker(name string, bitmaps []string) Blocker {
-	return Blocker{
-		Disk:   name,
-		Reason: "it has the dirty bitmaps " + strings.Join(bitmaps, ", ") + ", with which QEMU could not go back to the snapshot",
-		Remedy: "remove them while the machine is stopped with: qemu-img bitmap --remove FILE NAME",
 	}
 }
 

@@ -37,13 +37,14 @@ func (s *snapshots) restore(ctx context.Context, vm *manifest.VirtualMachine, ob
 	if err := found.verify(driver.SnapshotRecord{Tag: tag, Disks: disks}); err != nil {
 		return driver.RestoreReport{}, snapshotError(name, op, err)
 	}
-	if err := s.images.RevertSnapshot(ctx, paths, tag); err != nil {
-		return driver.RestoreReport{}, snapshotError(name, op, err)
+	bitmaps, err := s.images.RevertSnapshot(ctx, paths, tag)
+	if err != nil {
+		return driver.RestoreReport{Bitmaps: bitmaps}, snapshotError(name, op, err)
 	}
 	if vm.Spec.TPM != nil {
 		others = append(others, "the TPM's state")
 	}
-	report := driver.RestoreReport{Tag: tag, Disks: disks, Untouched: others}
+	report := driver.RestoreReport{Tag: tag, Disks: disks, Untouched: others, Bitmaps: bitmaps}
 	for _, d := range disks {
 		at := found.find(d, tag)
 		report.MemoryNotRestored = report.MemoryNotRestored || at.VMStateSize > 0

@@ -155,8 +155,8 @@ func (d *Driver) DeleteStored(ctx context.Context, ref driver.StoredRef) error {
 	return d.images.Remove(ctx, dir)
 }
 
-// keepsMore tells whether a kept folder holds what is worth something without a disk in
-// it: anything but an identity, a seed and records of snapshots.
+// keepsMore tells whether a folder holds what is worth something without a disk in it:
+// anything but an identity, a seed, records of snapshots and hidden files.
 func (d *Driver) keepsMore(dir string) (bool, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -164,7 +164,7 @@ func (d *Driver) keepsMore(dir string) (bool, error) {
 	}
 	l := d.layout
 	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
-		return !slices.ContainsFunc([]string{l.Identity("x"), l.Seed("x"), l.SeedRecord("x"), l.SnapshotDir("x")}, func(path string) bool {
+		return !strings.HasPrefix(e.Name(), ".") && !slices.ContainsFunc([]string{l.Identity("x"), l.Seed("x"), l.SeedRecord("x"), l.SnapshotDir("x")}, func(path string) bool {
 			return filepath.Base(path) == e.Name()
 		})
 	}), nil

@@ -115,6 +115,19 @@ func (l Layout) Kept(vm, uid8 string) string {
 	return filepath.Join(l.State, "disks", ".kept", vm+"-"+uid8)
 }
 
+// ClonePrefix begins the names of the folders of clones that are being made.
+const ClonePrefix = ".clone-"
+
+// Clone is where the disks of a clone are made, beside the folders of machines.
+func (l Layout) Clone(vm string) string { return filepath.Join(l.State, "disks", ClonePrefix+vm) }
+
+// CloneLock is held while a clone of that name is made.
+func (l Layout) CloneLock(vm string) string { return l.lock("clone-" + vm) }
+
+// WorkDir says which long work goes on outside of QEMU. Its name begins with a dot, so
+// it is in no machine's way.
+func (l Layout) WorkDir() string { return filepath.Join(l.Run, ".work") }
+
 // ImageDir holds the images that disks are made of, by digest.
 func (l Layout) ImageDir() string { return filepath.Join(l.State, "images") }
 
