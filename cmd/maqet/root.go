@@ -131,7 +131,7 @@ func addGroups(root *cobra.Command, a *app) {
 			newStart(a), newStop(a), newRestart(a), newPause(a), newResume(a), newHold(a), newRelease(a), newDelete(a),
 		}},
 		{"guest", "Talk to a guest and keep its past:", []*cobra.Command{newExec(a), newCopy(a), newQMP(a), newSnapshot(a), newImage(a), newDisk(a), newProvision(a)}},
-		{"other", "Other:", []*cobra.Command{newVersion(a), newCompletion()}},
+		{"other", "Other:", []*cobra.Command{newSchema(a), newVersion(a), newCompletion()}},
 	}
 	for _, g := range groups {
 		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
