@@ -130,8 +130,10 @@ func addGroups(root *cobra.Command, a *app) {
 		{"act", "Act on machines:", []*cobra.Command{
 			newStart(a), newStop(a), newRestart(a), newPause(a), newResume(a), newHold(a), newRelease(a), newDelete(a),
 		}},
-		{"guest", "Talk to a guest and keep its past:", []*cobra.Command{newExec(a), newCopy(a), newQMP(a), newSnapshot(a), newBackup(a), newImage(a), newDisk(a), newProvision(a)}},
-		{"other", "Other:", []*cobra.Command{newVersion(a), newCompletion()}},
+		{"guest", "Talk to a guest and keep its past:", []*cobra.Command{
+			newExec(a), newCopy(a), newQMP(a), newSnapshot(a), newBackup(a), newImage(a), newDisk(a), newProvision(a),
+		}},
+		{"other", "Other:", []*cobra.Command{newSchema(a), newVersion(a), newCompletion()}},
 	}
 	for _, g := range groups {
 		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
