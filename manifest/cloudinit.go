@@ -3,6 +3,7 @@ package manifest
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
@@ -16,6 +17,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/sys/unix"
+
+	"github.com/maqet/maqet/internal/slowfs"
 )
 
 // CloudInit is what cloud-init in the guest is given at its first start, as a
@@ -142,14 +145,19 @@ func validPublicKey(s string) error {
 const MaxUserData = 16 << 20
 
 // ReadUserData is the user-data of a resolved machine, from wherever it is; nil
-// when there is none. An error names no content.
-func (c *CloudInit) ReadUserData() ([]byte, error) {
+// when there is none. An error names no content. A file is waited for as long as files
+// does.
+func (c *CloudInit) ReadUserData(ctx context.Context, files *slowfs.Files) ([]byte, error) {
 	if c.UserDataFile == "" {
 		if c.UserData == "" {
 			return nil, nil
 		}
 		return []byte(c.UserData), nil
 	}
+	return slowfs.Ask(ctx, files, c.UserDataFile, c.readUserDataFile)
+}
+
+func (c *CloudInit) readUserDataFile() ([]byte, error) {
 	// Opening a pipe would wait for a writer.
 	f, err := os.OpenFile(c.UserDataFile, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -197,7 +205,7 @@ func (l *fileLoader) userData(n *yaml.Node, vm *VirtualMachine) bool {
 		}
 	} else {
 		resolved := CloudInit{UserDataFile: absolute(c.UserDataFile, l.src.dir)}
-		text, err := resolved.ReadUserData()
+		text, err := l.readUserData(&resolved)
 		if err != nil {
 			at := locate(n, "spec.cloudInit.userDataFile")
 			l.faults = append(l.faults, &Error{

@@ -50,11 +50,16 @@ type fileLoader struct {
 	arch   string
 	shapes shapes
 	items  int // objects met, valid or not
+	// readUserData reads what a machine names.
+	readUserData userDataReader
 }
 
+// userDataReader reads the user-data of a resolved machine.
+type userDataReader func(*CloudInit) ([]byte, error)
+
 // loadFile checks the text of one file; readErr is why it could not be read.
-func loadFile(src source, text []byte, readErr error, arch string, shapes shapes) fileResult {
-	l := &fileLoader{src: src, arch: arch, shapes: shapes}
+func loadFile(src source, text []byte, readErr error, arch string, shapes shapes, userData userDataReader) fileResult {
+	l := &fileLoader{src: src, arch: arch, shapes: shapes, readUserData: userData}
 	if readErr != nil {
 		l.faults = Errors{{Position: Position{File: src.name}, Msg: "cannot be read", Hint: "check the file and its permissions", Err: readErr}}
 		return l.fileResult

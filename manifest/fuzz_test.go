@@ -15,7 +15,7 @@ import (
 
 // loadBytes loads a text without a file system.
 func loadBytes(text []byte) fileResult {
-	return loadFile(source{name: "fuzz.yaml", dir: "/manifests"}, text, nil, "x86_64", newShapes())
+	return loadFile(source{name: "fuzz.yaml", dir: "/manifests"}, text, nil, "x86_64", newShapes(), func(c *CloudInit) ([]byte, error) { return c.readUserDataFile() })
 }
 
 func FuzzLoad(f *testing.F) {

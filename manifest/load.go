@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/maqet/maqet/internal/slowfs"
 )
 
 // defaultMaxFile bounds what a single file may ask of memory.
@@ -22,6 +24,8 @@ type LoadOptions struct {
 	Arch string
 	// MaxFile is the most bytes a file may have. 0: 16 MiB.
 	MaxFile int64
+	// Files limits how long is waited for files that manifests name. Nil: without end.
+	Files *slowfs.Files
 }
 
 // Load reads every manifest of the given files and folders. Folders are read
@@ -52,6 +56,7 @@ func Load(ctx context.Context, paths []string, opt LoadOptions) (*Set, error) {
 // The results are in the order of the sources.
 func readAll(ctx context.Context, sources []source, opt LoadOptions) ([]fileResult, error) {
 	shapes := newShapes()
+	userData := func(c *CloudInit) ([]byte, error) { return c.ReadUserData(ctx, opt.Files) }
 	results := make([]fileResult, len(sources))
 	var group errgroup.Group
 	group.SetLimit(runtime.GOMAXPROCS(0))
@@ -64,7 +69,7 @@ func readAll(ctx context.Context, sources []source, opt LoadOptions) ([]fileResu
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			results[i] = loadFile(src, text, err, opt.Arch, shapes)
+			results[i] = loadFile(src, text, err, opt.Arch, shapes, userData)
 			return nil
 		})
 	}

@@ -238,7 +238,7 @@ func TestLoad_otherArchitecture_needsABoard(t *testing.T) {
 		vmText("a", "machine: {type: virt, hotplugPorts: 2}"):          false,
 		vmText("a", "emulator: {binary: /usr/bin/qemu-system-x86_64}"): false,
 	} {
-		got := loadFile(src, []byte(text), nil, "aarch64", newShapes()).faults.Error()
+		got := loadFile(src, []byte(text), nil, "aarch64", newShapes(), nil).faults.Error()
 		if strings.Contains(got, want) != refused || (got != "") != refused {
 			t.Errorf("%s\ngot %s", text, got)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/maqet/maqet/driver/qemu"
 	"github.com/maqet/maqet/internal/filelock"
 	"github.com/maqet/maqet/internal/layout"
+	"github.com/maqet/maqet/internal/slowfs"
 	"github.com/maqet/maqet/internal/timing"
 	"github.com/maqet/maqet/reconcile"
 	"github.com/maqet/maqet/state"
@@ -47,6 +48,7 @@ type rooms struct {
 	locks      *filelock.Manager
 	store      *state.Store
 	prober     *qemu.Prober
+	files      *slowfs.Files
 	images     *disk.Images
 	imageStore *imagestore.Store
 	driver     *qemu.Driver
@@ -84,6 +86,7 @@ func (a *app) rooms() (*rooms, error) {
 	r.journal = state.NewJournal(state.JournalConfig{
 		Path: where.Events(), Before: where.EventsBefore(), LockPath: where.EventsLock(), Locks: r.locks, Timing: table, Log: r.log,
 	})
+	r.files = slowfs.New(table.File)
 	r.prober = qemu.NewProber(where, table, r.locks)
 	r.images = disk.New(disk.Config{Timing: table, Log: r.log})
 	r.imageStore = imagestore.New(imagestore.Config{Layout: where, Timing: table, Locks: r.locks, Images: r.images, Log: r.log, Who: r.who})

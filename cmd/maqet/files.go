@@ -29,7 +29,11 @@ func (f *fileFlags) load(ctx context.Context, a *app) (*manifest.Set, error) {
 	if len(f.paths) == 0 {
 		return nil, usagef("no manifests named; use -f with a file or folder")
 	}
-	set, err := manifest.Load(ctx, f.paths, manifest.LoadOptions{Stdin: a.env.in, Arch: hostArch()})
+	r, err := a.rooms()
+	if err != nil {
+		return nil, err
+	}
+	set, err := manifest.Load(ctx, f.paths, manifest.LoadOptions{Stdin: a.env.in, Arch: hostArch(), Files: r.files})
 	var faults manifest.Errors
 	if err != nil && !errors.As(err, &faults) {
 		return nil, err

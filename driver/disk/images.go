@@ -6,13 +6,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/maqet/maqet/internal/filelock"
+	"github.com/maqet/maqet/internal/slowfs"
 	"github.com/maqet/maqet/internal/timing"
 )
 
 // Config is what Images needs to know.
 type Config struct {
-	// Timing limits qemu-img (Image) and the wait for another creation in the
-	// same folder (Lock).
+	// Timing limits qemu-img (Image), looking at files (File) and the wait for another
+	// creation in the same folder (Lock).
 	Timing timing.Table
 	// QemuImg is the path of qemu-img. Empty: it is looked up in PATH when it is
 	// first needed, so that a host without it can still do everything else.
@@ -28,6 +29,7 @@ type Images struct {
 	qemuImg string
 	log     *slog.Logger
 	locks   *filelock.Manager
+	files   *slowfs.Files
 	// free tells how many bytes may still be written below a folder.
 	free func(dir string) (uint64, error)
 	// known saves asking again about images that have not changed.
@@ -40,7 +42,7 @@ func New(cfg Config) *Images {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Images{timing: cfg.Timing, qemuImg: cfg.QemuImg, log: log, locks: filelock.New(), free: freeBytes}
+	return &Images{timing: cfg.Timing, qemuImg: cfg.QemuImg, log: log, locks: filelock.New(), files: slowfs.New(cfg.Timing.File), free: freeBytes}
 }
 
 // freeBytes asks the filesystem for what an unprivileged user may still write.

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/internal/slowfs"
 	"github.com/maqet/maqet/manifest"
 )
 
@@ -132,23 +133,25 @@ func blockDevice(mode fs.FileMode) error {
 
 // lookAt looks at a file or device, which must be what is expected.
 func (i *Images) lookAt(ctx context.Context, d *manifest.Disk, src Source, deep bool, expected func(fs.FileMode) error) (driver.DiskFile, Info) {
-	var file driver.DiskFile
-	info, err := os.Stat(src.Path)
-	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			file.Err = err.Error()
+	file, err := slowfs.Ask(ctx, i.files, src.Path, func() (driver.DiskFile, error) {
+		var file driver.DiskFile
+		info, err := i.files.Lookup(src.Path)
+		if err != nil {
+			return file, err
 		}
-		return file, Info{}
-	}
-	file.Exists = true
-	if err := expected(info.Mode()); err != nil {
+		file.Exists = true
+		if err := expected(info.Mode()); err != nil {
+			return file, err
+		}
+		if info.Mode().IsRegular() {
+			measure(&file, src.Path, info)
+		}
+		return file, nil
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		file.Err = err.Error()
-		return file, Info{}
 	}
-	if info.Mode().IsRegular() {
-		measure(&file, src.Path, info)
-	}
-	if !deep {
+	if err != nil || !deep {
 		return file, Info{}
 	}
 	image, err := i.InfoAs(ctx, src.Path, string(d.Format))

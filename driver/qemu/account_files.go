@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -162,12 +163,12 @@ func (d *Driver) takeBack(name string) error {
 
 // accessible finds what the user of another account may not use of what QEMU will
 // open. It is asked before each such start, for QEMU's own words name no user.
-func (d *Driver) accessible(vm *manifest.VirtualMachine, binary string, a *account) error {
+func (d *Driver) accessible(ctx context.Context, vm *manifest.VirtualMachine, binary string, a *account) error {
 	if a == nil {
 		return nil
 	}
-	c := &check{vm: vm, account: a}
-	c.checkFiles()
+	c := &check{vm: vm, account: a, files: d.prober.files}
+	c.checkFiles(ctx)
 	if len(c.findings) > 0 {
 		f := c.findings[0]
 		return &AccountError{a.name, errors.New(f.Path + ": " + f.Msg), f.Hint}

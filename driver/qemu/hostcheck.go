@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/internal/slowfs"
 	"github.com/maqet/maqet/manifest"
 )
 
@@ -27,7 +28,9 @@ type check struct {
 	host  driver.Host
 	board driver.MachineType
 	// account is the user whose rights count; nil for maqet's own.
-	account  *account
+	account *account
+	// files looks at what the manifest names; nil waits for as long as that takes.
+	files    *slowfs.Files
 	findings []Finding
 }
 
@@ -48,7 +51,7 @@ func (p *Prober) Check(ctx context.Context, vm *manifest.VirtualMachine) (driver
 	case err != nil:
 		return host, nil, err
 	}
-	c := &check{vm: vm, host: host}
+	c := &check{vm: vm, host: host, files: p.files}
 	if c.checkMachine() {
 		c.checkCPU()
 		c.checkDisks()
@@ -69,7 +72,7 @@ func (p *Prober) Check(ctx context.Context, vm *manifest.VirtualMachine) (driver
 		return host, nil, err
 	}
 	c.checkAccount()
-	c.checkFiles()
+	c.checkFiles(ctx)
 	return host, c.findings, nil
 }
 

@@ -1,42 +1,65 @@
 package qemu
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"golang.org/x/sys/unix"
 
 	disks "github.com/maqet/maqet/driver/disk"
+	"github.com/maqet/maqet/internal/slowfs"
 )
 
 // checkFiles finds files that are not there or may not be used. It opens none:
 // opening a pipe or a device may wait or act.
-func (c *check) checkFiles() {
+func (c *check) checkFiles(ctx context.Context) {
 	if b := c.vm.Spec.Boot; b != nil && b.Kernel != nil {
-		c.checkFile("spec.boot.kernel.image", b.Kernel.Image, false, false)
+		c.inTime(ctx, "spec.boot.kernel.image", b.Kernel.Image, func(c *check, path, file string) { c.checkFile(path, file, false, false) })
 		if b.Kernel.Initrd != "" {
-			c.checkFile("spec.boot.kernel.initrd", b.Kernel.Initrd, false, false)
+			c.inTime(ctx, "spec.boot.kernel.initrd", b.Kernel.Initrd, func(c *check, path, file string) { c.checkFile(path, file, false, false) })
 		}
 	}
-	for i := range c.vm.Spec.Filesystems {
-		f := &c.vm.Spec.Filesystems[i]
-		c.checkFolder(fmt.Sprintf("spec.filesystems[%d].path", i), f.Path, !f.ReadOnly)
-	}
+	c.checkFolders(ctx)
 	for i, d := range c.vm.Spec.Disks {
 		switch {
 		case d.File != "":
-			c.checkFile(fmt.Sprintf("spec.disks[%d].file", i), d.File, true, !d.ReadOnly)
+			c.inTime(ctx, fmt.Sprintf("spec.disks[%d].file", i), d.File, func(c *check, path, file string) { c.checkFile(path, file, true, !d.ReadOnly) })
 		case d.NBD != nil && d.NBD.Unix != "":
-			c.checkSocket(fmt.Sprintf("spec.disks[%d].nbd", i), d.NBD.Unix)
+			c.inTime(ctx, fmt.Sprintf("spec.disks[%d].nbd", i), d.NBD.Unix, (*check).checkSocket)
 		}
 	}
 }
 
+// checkFolders checks the folders that are shared.
+func (c *check) checkFolders(ctx context.Context) {
+	for i := range c.vm.Spec.Filesystems {
+		f := &c.vm.Spec.Filesystems[i]
+		c.inTime(ctx, fmt.Sprintf("spec.filesystems[%d].path", i), f.Path, func(c *check, path, folder string) { c.checkFolder(path, folder, !f.ReadOnly) })
+	}
+}
+
+// inTime checks one file that is named at a path of the manifest, and finds that its file
+// system hangs if it does. What is looked for then may go on by itself.
+func (c *check) inTime(ctx context.Context, path, file string, look func(c *check, path, file string)) {
+	findings, err := slowfs.Ask(ctx, c.files, file, func() ([]Finding, error) {
+		alone := &check{vm: c.vm, account: c.account, files: c.files}
+		look(alone, path, file)
+		return alone.findings, nil
+	})
+	if errors.Is(err, slowfs.ErrHung) {
+		c.find(path, err.Error(), hungHint)
+	}
+	c.findings = append(c.findings, findings...)
+}
+
+// hungHint is the remedy for a file system that does not answer.
+const hungHint = "see whether the server of that file system can be reached, or allow more time with --timeouts file=DURATION"
+
 // checkFile checks one file. A disk may be a block device too.
 func (c *check) checkFile(path, file string, disk, write bool) {
-	info, err := os.Stat(file)
+	info, err := c.files.Lookup(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		c.find(path, file+" does not exist", "relative paths begin at the manifest's folder; create the file or correct the path")
@@ -86,7 +109,7 @@ func (c *check) findDevice(path, file string, block bool) {
 
 // checkSocket checks the socket of a server.
 func (c *check) checkSocket(path, socket string) {
-	info, err := os.Stat(socket)
+	info, err := c.files.Lookup(socket)
 	switch {
 	case err != nil:
 		c.find(path, fmt.Sprintf("the socket %s cannot be looked at: %v", socket, bare(err)), "start the server, or correct the path")
@@ -102,7 +125,7 @@ func (c *check) checkSocket(path, socket string) {
 
 // checkFolder checks a folder that is shared with the guest.
 func (c *check) checkFolder(path, folder string, write bool) {
-	info, err := os.Stat(folder)
+	info, err := c.files.Lookup(folder)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		c.find(path, folder+" does not exist", "relative paths begin at the manifest's folder; make the folder or correct the path")

@@ -150,7 +150,7 @@ func (l *launch) exec(ctx context.Context) error {
 	if err := d.handOver(l.vm, l.account); err != nil {
 		return err
 	}
-	if err := d.accessible(l.vm, l.cmd.Argv[0], l.account); err != nil {
+	if err := d.accessible(ctx, l.vm, l.cmd.Argv[0], l.account); err != nil {
 		return err
 	}
 	// What QEMU makes is for its user only, as all that maqet itself makes: the mask is

@@ -89,7 +89,7 @@ func (o *observation) leftovers(ctx context.Context) (again bool) {
 // judge fills the observation in.
 func (o *observation) judge(ctx context.Context, l *look) (again bool) {
 	o.take(l)
-	o.seed()
+	o.seed(ctx)
 	switch l.standing {
 	case standingAbsent:
 		o.Presence = driver.Absent

@@ -8,6 +8,7 @@ import (
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/internal/filelock"
 	"github.com/maqet/maqet/internal/layout"
+	"github.com/maqet/maqet/internal/slowfs"
 	"github.com/maqet/maqet/internal/timing"
 )
 
@@ -26,6 +27,8 @@ type Prober struct {
 	layout layout.Layout
 	times  timing.Table
 	locks  *filelock.Manager
+	// files looks at what manifests name.
+	files *slowfs.Files
 	// kvm is the device of KVM, which tests replace.
 	kvm string
 	// firmwareFolders are where firmware is described.
@@ -47,7 +50,7 @@ type knownHost struct {
 // NewProber makes a prober whose answers are kept below l.
 func NewProber(l layout.Layout, t timing.Table, locks *filelock.Manager) *Prober {
 	return &Prober{
-		layout: l, times: t, locks: locks, kvm: "/dev/kvm", firmwareFolders: firmwareFolders(), vhostUserFolders: vhostUserFolders(),
+		layout: l, times: t, locks: locks, files: slowfs.New(t.File), kvm: "/dev/kvm", firmwareFolders: firmwareFolders(), vhostUserFolders: vhostUserFolders(),
 		hosts: map[string]knownHost{}, works: map[string]string{},
 	}
 }

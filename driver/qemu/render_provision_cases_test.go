@@ -104,7 +104,7 @@ func prepareProvisioning(t testing.TB, in RenderInput) {
 	if in.VM.Spec.CloudInit == nil {
 		return
 	}
-	files, err := seedFiles(in.VM, in.Identity.UID)
+	files, err := seedFiles(t.Context(), nil, in.VM, in.Identity.UID)
 	if err != nil {
 		t.Fatal(err)
 	}

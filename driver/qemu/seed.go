@@ -17,6 +17,7 @@ import (
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/driver/disk"
 	"github.com/maqet/maqet/internal/durable"
+	"github.com/maqet/maqet/internal/slowfs"
 	"github.com/maqet/maqet/manifest"
 )
 
@@ -31,9 +32,9 @@ const (
 )
 
 // seedFiles are the files of a machine's seed.
-func seedFiles(vm *manifest.VirtualMachine, instance string) (map[string][]byte, error) {
+func seedFiles(ctx context.Context, files *slowfs.Files, vm *manifest.VirtualMachine, instance string) (map[string][]byte, error) {
 	c := vm.Spec.CloudInit
-	userData, err := c.ReadUserData()
+	userData, err := c.ReadUserData(ctx, files)
 	if err != nil {
 		return nil, &SpecError{
 			VM: vm.Metadata.Name, Path: "spec.cloudInit.userDataFile", Msg: "the user-data cannot be read", Err: err,
@@ -48,16 +49,16 @@ func seedFiles(vm *manifest.VirtualMachine, instance string) (map[string][]byte,
 	if len(c.SSHAuthorizedKeys) > 0 {
 		meta["public-keys"] = c.SSHAuthorizedKeys
 	}
-	files := map[string][]byte{userDataName: userData}
-	if files[metaDataName], err = seedYAML(meta); err != nil {
+	seed := map[string][]byte{userDataName: userData}
+	if seed[metaDataName], err = seedYAML(meta); err != nil {
 		return nil, err
 	}
 	if !c.NetworkConfig.IsZero() {
-		if files[networkConfigName], err = seedYAML(c.NetworkConfig.Map()); err != nil {
+		if seed[networkConfigName], err = seedYAML(c.NetworkConfig.Map()); err != nil {
 			return nil, err
 		}
 	}
-	return files, nil
+	return seed, nil
 }
 
 // seedYAML writes a mapping as JSON, which every reader of YAML reads in the same
@@ -73,8 +74,8 @@ func seedYAML(mapping map[string]any) ([]byte, error) {
 
 // seedDigest tells seeds apart by everything but the instance-id. It is of this
 // machine alone, so that it does not give away what two machines have in common.
-func seedDigest(vm *manifest.VirtualMachine, uid string) (string, error) {
-	files, err := seedFiles(vm, "")
+func (d *Driver) seedDigest(ctx context.Context, vm *manifest.VirtualMachine, uid string) (string, error) {
+	files, err := seedFiles(ctx, d.prober.files, vm, "")
 	if err != nil {
 		return "", err
 	}
@@ -148,7 +149,7 @@ func (d *Driver) prepareSeed(ctx context.Context, vm *manifest.VirtualMachine, u
 	if known && statErr == nil && info.Mode().IsRegular() {
 		return undo, nil
 	}
-	digest, err := d.makeSeed(vm, uid, instance)
+	digest, err := d.makeSeed(ctx, vm, uid, instance)
 	if err != nil || known {
 		// The image was lost. What the guest was provisioned with is as recorded.
 		return undo, err
@@ -165,9 +166,9 @@ func (d *Driver) prepareSeed(ctx context.Context, vm *manifest.VirtualMachine, u
 }
 
 // makeSeed writes the seed and returns the digest of its data.
-func (d *Driver) makeSeed(vm *manifest.VirtualMachine, uid, instance string) (string, error) {
+func (d *Driver) makeSeed(ctx context.Context, vm *manifest.VirtualMachine, uid, instance string) (string, error) {
 	name := vm.Metadata.Name
-	files, err := seedFiles(vm, instance)
+	files, err := seedFiles(ctx, d.prober.files, vm, instance)
 	if err != nil {
 		return "", err
 	}
@@ -177,7 +178,7 @@ func (d *Driver) makeSeed(vm *manifest.VirtualMachine, uid, instance string) (st
 			return "", &SpecError{VM: name, Path: "spec.cloudInit.userDataFile", Msg: "cloud-init cannot read it", Err: refusals[0], Hint: "correct the file"}
 		}
 	}
-	digest, err := seedDigest(vm, uid)
+	digest, err := d.seedDigest(ctx, vm, uid)
 	if err != nil {
 		return "", err
 	}
@@ -185,7 +186,7 @@ func (d *Driver) makeSeed(vm *manifest.VirtualMachine, uid, instance string) (st
 }
 
 // seed looks at how the guest is provisioned.
-func (o *observation) seed() {
+func (o *observation) seed(ctx context.Context) {
 	if o.vm == nil || o.vm.Spec.CloudInit == nil {
 		return
 	}
@@ -203,7 +204,7 @@ func (o *observation) seed() {
 	if rec != nil {
 		s.Instance, s.Applied, s.At = rec.Instance, rec.Digest, rec.At
 	}
-	if s.Wanted, err = seedDigest(o.vm, o.Identity.UID); err != nil {
+	if s.Wanted, err = o.driver.seedDigest(ctx, o.vm, o.Identity.UID); err != nil {
 		s.Err = err.Error()
 	}
 }
@@ -245,7 +246,7 @@ func (d *Driver) AcceptSeed(ctx context.Context, vm *manifest.VirtualMachine) er
 	if err != nil || rec == nil {
 		return fail(op, name, err, "")
 	}
-	digest, err := seedDigest(vm, id.UID)
+	digest, err := d.seedDigest(ctx, vm, id.UID)
 	if err != nil {
 		return fail(op, name, err, "")
 	}

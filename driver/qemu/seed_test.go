@@ -85,7 +85,7 @@ func TestSeedFiles_everyKey_isWhereCloudInitReadsIt(t *testing.T) {
 	vm := testVM("web", manifest.VirtualMachineSpec{CloudInit: &manifest.CloudInit{
 		UserData: "#!/bin/sh\n", MetaData: meta, NetworkConfig: network, SSHAuthorizedKeys: []string{"ssh-ed25519 AAAA me"},
 	}})
-	got, err := seedFiles(vm, "i-1")
+	got, err := seedFiles(t.Context(), nil, vm, "i-1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func TestSeedFiles_everyKey_isWhereCloudInitReadsIt(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
-	bare, err := seedFiles(testVM("web", manifest.VirtualMachineSpec{CloudInit: &manifest.CloudInit{}}), "i-1")
+	bare, err := seedFiles(t.Context(), nil, testVM("web", manifest.VirtualMachineSpec{CloudInit: &manifest.CloudInit{}}), "i-1")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,6 +44,11 @@ func (s *snapshots) restore(ctx context.Context, vm *manifest.VirtualMachine, ob
 	if vm.Spec.TPM != nil {
 		others = append(others, "the TPM's state")
 	}
+	for i := range vm.Spec.Filesystems {
+		if f := &vm.Spec.Filesystems[i]; !f.ReadOnly {
+			others = append(others, "the folder of filesystem "+f.Name)
+		}
+	}
 	report := driver.RestoreReport{Tag: tag, Disks: disks, Untouched: others, Bitmaps: bitmaps}
 	for _, d := range disks {
 		at := found.find(d, tag)

@@ -226,11 +226,8 @@ func (p *Prober) sharable(ctx context.Context, vm *manifest.VirtualMachine) erro
 		return err
 	}
 	if len(findings) == 0 {
-		c := &check{vm: vm}
-		for i := range vm.Spec.Filesystems {
-			f := &vm.Spec.Filesystems[i]
-			c.checkFolder(fmt.Sprintf("spec.filesystems[%d].path", i), f.Path, !f.ReadOnly)
-		}
+		c := &check{vm: vm, files: p.files}
+		c.checkFolders(ctx)
 		findings = c.findings
 	}
 	if len(findings) == 0 {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/internal/slowfs"
 	"github.com/maqet/maqet/manifest"
 )
 
@@ -47,7 +48,9 @@ func (l *launch) openShare(ctx context.Context, name string) (*os.File, error) {
 	}
 	s := &share{daemon: daemon, filesystem: l.vm.Spec.Filesystems[at]}
 	// The folder itself is shared, and not a link to it, which virtiofsd may not follow.
-	if s.filesystem.Path, err = filepath.EvalSymlinks(s.filesystem.Path); err != nil {
+	path := s.filesystem.Path
+	s.filesystem.Path, err = slowfs.Ask(ctx, l.driver.prober.files, path, func() (string, error) { return filepath.EvalSymlinks(path) })
+	if err != nil {
 		return nil, err
 	}
 	l.shares = append(l.shares, s) // which closes what is open on failure, too

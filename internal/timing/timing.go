@@ -47,6 +47,9 @@ type Table struct {
 	Ready time.Duration `flag:"ready"`
 	// Probe is how long one question to a QEMU binary may take.
 	Probe time.Duration `flag:"probe"`
+	// File is how long a file system of this host may take to tell of a file that a
+	// manifest names.
+	File time.Duration `flag:"file"`
 	// Image is how long one qemu-img command may take.
 	Image time.Duration `flag:"image"`
 	// Stall is how long a server may send nothing, or next to nothing, of an image.
@@ -90,6 +93,7 @@ func Default() Table {
 		Kill:     5 * time.Second,
 		Ready:    120 * time.Second,
 		Probe:    10 * time.Second,
+		File:     5 * time.Second,
 		Image:    5 * time.Minute,
 		Snapshot: 5 * time.Minute,
 		Unplug:   30 * time.Second,

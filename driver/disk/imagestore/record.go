@@ -13,6 +13,7 @@ import (
 
 	"github.com/maqet/maqet/internal/durable"
 	"github.com/maqet/maqet/internal/layout"
+	"github.com/maqet/maqet/internal/slowfs"
 	"github.com/maqet/maqet/manifest"
 )
 
@@ -74,8 +75,8 @@ func stateOf(info fs.FileInfo) fileState {
 
 // isOf tells whether the file is as it was when it was taken. A file that cannot
 // be looked at has not been seen to change.
-func (r *sourceRecord) isOf(path string) bool {
-	info, err := os.Stat(path)
+func (r *sourceRecord) isOf(files *slowfs.Files, path string) bool {
+	info, err := files.StatInTime(path)
 	return err != nil || stateOf(info) == r.File
 }
 

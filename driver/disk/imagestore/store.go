@@ -20,6 +20,7 @@ import (
 	"github.com/maqet/maqet/driver/disk"
 	"github.com/maqet/maqet/internal/filelock"
 	"github.com/maqet/maqet/internal/layout"
+	"github.com/maqet/maqet/internal/slowfs"
 	"github.com/maqet/maqet/internal/timing"
 	"github.com/maqet/maqet/manifest"
 )
@@ -59,6 +60,7 @@ type Store struct {
 	cfg   Config
 	log   *slog.Logger
 	slots chan struct{}
+	files *slowfs.Files
 	// free tells how many bytes may still be written below a folder.
 	free func(dir string) (int64, error)
 }
@@ -75,7 +77,7 @@ func New(cfg Config) *Store {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Store{cfg: cfg, log: log, slots: make(chan struct{}, maxPulls), free: freeBytes}
+	return &Store{cfg: cfg, log: log, slots: make(chan struct{}, maxPulls), files: slowfs.New(cfg.Timing.File), free: freeBytes}
 }
 
 // freeBytes asks the filesystem for what an unprivileged user may still write.
@@ -97,7 +99,7 @@ func (s *Store) Look(spec manifest.ImageSpec) driver.ImageState {
 			return state
 		}
 		if src != nil {
-			state.Digest, state.Changed = src.Digest, !src.isOf(spec.Source)
+			state.Digest, state.Changed = src.Digest, !src.isOf(s.files, spec.Source)
 		}
 	}
 	if state.Digest != "" {
