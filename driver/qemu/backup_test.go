@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -57,9 +58,8 @@ func TestBackup_diedWhileQEMUCopied_theNextGoesOnWithIt(t *testing.T) {
 	left, err := b.begins(req)
 	b.must(err)
 	b.writes("root", "write -P 2 0 8M")
-	for _, d := range left.copied.Disks {
-		b.ask("web", "block-job-set-speed", map[string]any{"device": d.Job, "speed": 0}, nil)
-	}
+	root := left.copied.Disks[slices.IndexFunc(left.copied.Disks, func(d driver.CopyMade) bool { return d.Name == "root" })]
+	b.ask("web", "block-job-set-speed", map[string]any{"device": root.Job, "speed": 0}, nil)
 	run := b.made(manifest.BackupFull, "first")
 	if run.ID != left.run.ID {
 		t.Errorf("%s was made instead of %s", run.ID, left.run.ID)
@@ -262,6 +262,27 @@ func TestBackup_rawDisk_isCopiedWholeEachTime(t *testing.T) {
 	b.holds(b.file(run, "data"), "read -P 7 0 64k")
 	b.holds(b.file(run, "root"), "read -P 8 0 64k")
 	b.clean(bitmapOf(run))
+}
+
+// TestBackup_diskWithABackingFile also has what only that holds.
+func TestBackup_diskWithABackingFile_isWhole(t *testing.T) {
+	dir := t.TempDir()
+	base, overlay := filepath.Join(dir, "base.qcow2"), filepath.Join(dir, "over.qcow2")
+	for _, args := range [][]string{
+		{"qemu-img", "create", "-q", "-f", "qcow2", base, "4M"}, {"qemu-io", "-f", "qcow2", "-c", "write -P 6 0 128k", base},
+		{"qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", overlay},
+	} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil { //nolint:gosec // G204: tools of QEMU.
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	b := newBackupRig(t, func(s *manifest.VirtualMachineSpec) { s.Disks[1] = manifest.Disk{Name: "data", File: overlay, Format: manifest.FormatQcow2} })
+	b.up()
+	b.writes("data", "write -P 7 64k 64k")
+	run := b.made(manifest.BackupFull, "first")
+	b.must(os.Remove(base))
+	b.holds(b.file(run, "data"), "read -P 6 0 64k")
+	b.holds(b.file(run, "data"), "read -P 7 64k 64k")
 }
 
 func TestBackup_stopped_isConvertedAndTheNextCountsFromIt(t *testing.T) {
