@@ -236,6 +236,9 @@ func TestCopies_cutOff_leaveNothing(t *testing.T) {
 			if !host.Eventually(host.Settle, func() bool { return strings.Contains(jobs(), "42%") }) {
 				t.Errorf("jobs does not show the %s:\n%s", c.kind, jobs())
 			}
+			if _, said, code := h.Maqet(t, "snapshot", "delete", "web", "one"); code != 3 || !strings.Contains(said, "a "+c.kind+" to ") {
+				t.Errorf("delete of what is copied: exit code %d, said %s", code, said)
+			}
 			if c.kind == "clone" {
 				if _, said, code := h.Maqet(t, c.args...); code != 1 || !strings.Contains(said, "another clone of that name") {
 					t.Errorf("a second clone: exit code %d, said %s", code, said)
