@@ -1,13 +1,12 @@
 package disk
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/maqet/maqet/internal/timing"
 )
@@ -96,7 +95,7 @@ func TestChange_inAFolderOfAnotherUser_reachesNoFileOfOthers(t *testing.T) {
 				t.Error("delete: done")
 			}
 			after, err := os.ReadFile(victim)
-			if err != nil || !cmp.Equal(before, after) {
+			if err != nil || !bytes.Equal(before, after) {
 				t.Errorf("the other file was changed, %v", err)
 			}
 		})
