@@ -228,3 +228,24 @@ func copyFailed(ctx context.Context, op, vm string, err error) error {
 func (e *Engine) Works(ctx context.Context) ([]driver.Work, error) {
 	return e.cfg.Ports.Copier.Works(ctx)
 }
+
+// notCopied refuses to delete a snapshot that somebody is copying, who would find that
+// out at the end of a long time.
+func (e *Engine) notCopied(ctx context.Context, vm, tag string) error {
+	if e.cfg.Ports.Copier == nil {
+		return nil
+	}
+	works, err := e.Works(ctx)
+	if err != nil {
+		return err
+	}
+	for _, w := range works {
+		if w.VM == vm && w.Snapshot == tag {
+			return &Error{
+				Object: "snap/" + tag, Op: "delete", Err: ErrInUse, Detail: fmt.Sprintf("a %s to %s reads it, by %s", w.Kind, w.To, w.Who),
+				Hint: "wait until that is over: maqet jobs " + vm,
+			}
+		}
+	}
+	return nil
+}

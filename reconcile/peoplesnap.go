@@ -157,6 +157,9 @@ func (e *Engine) createdSnapshot(ctx context.Context, req SnapshotRequest, resul
 func (e *Engine) DeleteSnapshot(ctx context.Context, vm, name string, opt Options) (Result, error) {
 	failed := Result{Machine: vm}
 	want, err := e.actable(ctx, "delete a snapshot of", vm)
+	if err == nil {
+		err = e.notCopied(ctx, vm, name)
+	}
 	if err != nil {
 		return failed, err
 	}

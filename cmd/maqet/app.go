@@ -88,7 +88,7 @@ func (a *app) rooms() (*rooms, error) {
 	})
 	r.files = slowfs.New(table.File)
 	r.prober = qemu.NewProber(where, table, r.locks)
-	r.images = disk.New(disk.Config{Timing: table, Log: r.log})
+	r.images = disk.New(disk.Config{Timing: table, Machines: filepath.Dir(where.DiskDir("x")), Log: r.log})
 	r.imageStore = imagestore.New(imagestore.Config{Layout: where, Timing: table, Locks: r.locks, Images: r.images, Log: r.log, Who: r.who})
 	kinds := disk.Kinds{disk.Made{Images: r.images}, disk.File{Images: r.images}, disk.Device{Images: r.images}, disk.NBD{}}
 	r.driver = qemu.New(qemu.Config{

@@ -31,7 +31,7 @@ func (i *Images) Grow(ctx context.Context, path string, size manifest.Quantity) 
 	}
 	// Qemu-img itself refuses to shrink without --shrink, should another process
 	// have grown the image meanwhile.
-	if _, err := i.run(ctx, "resize", "-q", "--image-opts", imageOpts(path), strconv.FormatInt(size.Bytes(), 10)); err != nil {
+	if err := i.change(ctx, path, "resize", "-q", "--image-opts", imageOpts(path), strconv.FormatInt(size.Bytes(), 10)); err != nil {
 		return fail(path, op, err)
 	}
 	after, err := i.info(ctx, path, format)

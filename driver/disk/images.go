@@ -18,6 +18,9 @@ type Config struct {
 	// QemuImg is the path of qemu-img. Empty: it is looked up in PATH when it is
 	// first needed, so that a host without it can still do everything else.
 	QemuImg string
+	// Machines is the folder of the machines' folders, each of which may belong to the
+	// user that the machine's QEMU runs as. Empty: all are maqet's own.
+	Machines string
 	// Log receives what was done; nil discards it.
 	Log *slog.Logger
 }
@@ -27,9 +30,11 @@ type Config struct {
 type Images struct {
 	timing  timing.Table
 	qemuImg string
-	log     *slog.Logger
-	locks   *filelock.Manager
-	files   *slowfs.Files
+	// machines is as in Config.
+	machines string
+	log      *slog.Logger
+	locks    *filelock.Manager
+	files    *slowfs.Files
 	// free tells how many bytes may still be written below a folder.
 	free func(dir string) (uint64, error)
 	// known saves asking again about images that have not changed.
@@ -42,7 +47,9 @@ func New(cfg Config) *Images {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Images{timing: cfg.Timing, qemuImg: cfg.QemuImg, log: log, locks: filelock.New(), files: slowfs.New(cfg.Timing.File), free: freeBytes}
+	return &Images{
+		timing: cfg.Timing, qemuImg: cfg.QemuImg, machines: cfg.Machines, log: log, locks: filelock.New(), files: slowfs.New(cfg.Timing.File), free: freeBytes,
+	}
 }
 
 // freeBytes asks the filesystem for what an unprivileged user may still write.

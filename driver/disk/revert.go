@@ -61,12 +61,14 @@ func (i *Images) RevertSnapshot(ctx context.Context, paths map[string]string, ta
 // that a crash has left unusable, and tells which they were, by disk name.
 func (i *Images) removeBitmaps(ctx context.Context, infos map[string]Info) (removed map[string][]string, err error) {
 	const op = "remove the dirty bitmaps of"
-	removed = map[string][]string{}
 	for _, name := range slices.Sorted(maps.Keys(infos)) {
 		info := infos[name]
 		for _, bitmap := range info.Bitmaps {
-			if _, err := i.run(ctx, "bitmap", "--image-opts", "--remove", "--", imageOpts(info.Path), bitmap); err != nil {
+			if err := i.change(ctx, info.Path, "bitmap", "--image-opts", "--remove", "--", imageOpts(info.Path), bitmap); err != nil {
 				return removed, fail(info.Path, op, fmt.Errorf("disk %s: %s: %w", name, bitmap, err))
+			}
+			if removed == nil {
+				removed = map[string][]string{}
 			}
 			removed[name] = append(removed[name], bitmap)
 		}

@@ -142,6 +142,5 @@ func (i *Images) rollback(ctx context.Context, cause error, paths []string, back
 
 // snapshot runs qemu-img snapshot with one of -c, -a and -d.
 func (i *Images) snapshot(ctx context.Context, action, tag, path string) error {
-	_, err := i.run(ctx, "snapshot", "--image-opts", "-q", action, tag, imageOpts(path))
-	return err
+	return i.change(ctx, path, "snapshot", "--image-opts", "-q", action, tag, imageOpts(path))
 }

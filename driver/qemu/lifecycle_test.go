@@ -46,7 +46,7 @@ func rigAt(t testing.TB, l layout.Layout) *rig {
 	locks := filelock.New()
 	r := &rig{t: t, Driver: New(Config{
 		Layout: l, Timing: table, Locks: locks, Prober: NewProber(l, table, locks),
-		Images: disk.New(disk.Config{Timing: table}), Kinds: testKinds(), Who: "test",
+		Images: disk.New(disk.Config{Timing: table, Machines: filepath.Dir(l.DiskDir("x"))}), Kinds: testKinds(), Who: "test",
 	})}
 	t.Cleanup(r.endAll)
 	return r

@@ -261,24 +261,24 @@ func writeWildly(ctx context.Context, c *qmp.Conn, size int, stop *atomic.Bool, 
 	return nil
 }
 
-// TestExportSnapshot_realQEMU_underWrites_isOfThen reads a snapshot again and again (12
+// TestExportSnapshot_realQEMU_underWrites_isOfThen reads a snapshot again and again (6
 // times, 500 in soak) while the disk that it is in is written to, discarded and
 // snapshotted: it is the same each time.
 func TestExportSnapshot_realQEMU_underWrites_isOfThen(t *testing.T) {
-	rounds := 12
+	rounds := 6
 	if os.Getenv("MAQET_SOAK") != "" {
 		rounds = 500
 	}
 	for _, cache := range []manifest.CacheMode{manifest.CacheWriteback, manifest.CacheNone} {
 		t.Run(string(cache), func(t *testing.T) {
 			r := newRig(t)
-			const size = 24 << 20
+			const size = 12 << 20
 			vm := r.vm("web", func(s *manifest.VirtualMachineSpec) {
 				s.Disks = []manifest.Disk{{Name: "data", Size: size, Cache: cache, Discard: manifest.DiscardUnmap}}
 			})
 			content := make([]byte, size)
 			random := rand.NewChaCha8([32]byte{7})
-			_, _ = random.Read(content[1<<20 : 20<<20])
+			_, _ = random.Read(content[1<<20 : 10<<20])
 			raw := filepath.Join(t.TempDir(), "raw")
 			r.must(os.WriteFile(raw, content, 0o600))
 			r.must(os.MkdirAll(r.layout.DiskDir("web"), 0o700))
