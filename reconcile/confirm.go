@@ -245,12 +245,8 @@ func (s Step) begins() string {
 		return "telling QEMU to quit"
 	case StepKill:
 		return "killing QEMU"
-	case StepThaw:
-		return "thawing the guest's file systems"
-	case StepPause:
-		return "pausing"
-	case StepResume:
-		return "resuming"
+	case StepThaw, StepPause, StepResume:
+		return s.turnBegins()
 	case StepTakeSnapshot, StepFinishSnapshot:
 		if s.Method == manifest.SnapshotFull {
 			return "saving snapshot " + s.Snapshot + " with memory"
@@ -263,4 +259,15 @@ func (s Step) begins() string {
 	default:
 		return s.String()
 	}
+}
+
+// turnBegins says what a step is about to do that changes how a running guest is.
+func (s Step) turnBegins() string {
+	if s.Kind == StepThaw {
+		return "thawing the guest's file systems"
+	}
+	if s.Kind == StepPause {
+		return "pausing"
+	}
+	return "resuming"
 }

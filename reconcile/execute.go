@@ -112,10 +112,8 @@ func (x *execution) do(ctx context.Context, s Step) error {
 		return x.stop(brief, s)
 	case StepThaw:
 		return ports.Agent.Thaw(brief, name)
-	case StepPause:
-		return ports.Power.SetPaused(brief, name, true)
-	case StepResume:
-		return ports.Power.SetPaused(brief, name, false)
+	case StepPause, StepResume:
+		return ports.Power.SetPaused(brief, name, s.Kind == StepPause)
 	case StepClearIntent:
 		return ports.Records.WriteIntent(brief, name, nil)
 	case StepTakeSnapshot:

@@ -367,15 +367,17 @@ func (w *walker) events() map[string]func() {
 				s.GuestAgent, s.Shutdown.Methods = &manifest.GuestAgent{}, methods
 			})
 		},
-		"memory":        func() { w.change(func(s *manifest.VirtualMachineSpec) { s.Memory.Size += 1 << 20 }) },
-		"probe":         func() { w.change(probed) },
-		"add nic":       w.addNIC,
-		"remove nic":    func() { w.change(func(s *manifest.VirtualMachineSpec) { s.NICs = s.NICs[:min(len(s.NICs), 1)] }) },
-		"nic":           w.changeNIC,
-		"unplugged":     w.unplugged,
-		"medium":        w.changeMedium,
-		"device":        w.changeDevice,
-		"ports":         func() { w.change(func(s *manifest.VirtualMachineSpec) { s.Machine.HotplugPorts = rapid.IntRange(0, 3).Draw(w.t, "ports") }) },
+		"memory":     func() { w.change(func(s *manifest.VirtualMachineSpec) { s.Memory.Size += 1 << 20 }) },
+		"probe":      func() { w.change(probed) },
+		"add nic":    w.addNIC,
+		"remove nic": func() { w.change(func(s *manifest.VirtualMachineSpec) { s.NICs = s.NICs[:min(len(s.NICs), 1)] }) },
+		"nic":        w.changeNIC,
+		"unplugged":  w.unplugged,
+		"medium":     w.changeMedium,
+		"device":     w.changeDevice,
+		"ports": func() {
+			w.change(func(s *manifest.VirtualMachineSpec) { s.Machine.HotplugPorts = rapid.IntRange(0, 3).Draw(w.t, "ports") })
+		},
 		"delete disks":  func() { w.change(func(s *manifest.VirtualMachineSpec) { s.OnDelete.Disks = manifest.DisksDelete }) },
 		"add disk":      w.addDisk,
 		"remove disk":   func() { w.change(func(s *manifest.VirtualMachineSpec) { s.Disks = s.Disks[:1] }) },

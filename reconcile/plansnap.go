@@ -99,7 +99,7 @@ func (p *planner) wantSnapshot(s *state.Snapshot) {
 	if p.obs.Guest != nil && p.obs.Guest.Brief {
 		return
 	}
-	if p.obs.Presence == driver.Absent && !p.hasDisks() {
+	if p.obs.Presence == driver.Absent && (uid == "" || !p.hasDisks()) {
 		p.snapshotPending(tag, "the machine has no disks yet", "it is taken once the machine has been started")
 		return
 	}

@@ -269,12 +269,12 @@ func TestNoteOf_severalReasons_namesEachOnce(t *testing.T) {
 }
 
 func TestPrintMachines_wideAndNot_linesUp(t *testing.T) {
-	size := manifest.Quantity(64 << 20)
+	size, ports := manifest.Quantity(64<<20), 2
 	running := reconcile.View{
 		Machine: &state.Machine{Owner: "/vms", Object: manifest.VirtualMachine{Metadata: manifest.Metadata{Name: "web"}}},
 		Status: reconcile.Status{
 			Phase: reconcile.PhaseRunning, PID: 42, Restarts: 1, StartedAt: time.Now(), Conditions: []state.Condition{{Type: "Ready", Status: "True"}},
-			Observed: &reconcile.ObservedStatus{CPUs: 2, Memory: size, MachineType: "pc-q35-7.2", Accelerator: "tcg", QEMUVersion: "7.2.22"},
+			Observed: &reconcile.ObservedStatus{CPUs: 2, Memory: size, MachineType: "pc-q35-7.2", Accelerator: "tcg", QEMUVersion: "7.2.22", FreePorts: &ports},
 			Guest:    &driver.GuestInfo{Hostname: "www", Addresses: []string{"10.0.2.15", "fec0::1"}, OS: &driver.GuestOS{Name: "Debian 12"}},
 		},
 		Observed: driver.Observed{},
@@ -293,9 +293,9 @@ func TestPrintMachines_wideAndNot_linesUp(t *testing.T) {
 web           Running   True    2      64Mi     1          0s
 a-long-name   Stopped   -       -      64Mi     0          -
 `},
-		"wide": {true, `NAME          PHASE     READY   CPUS   MEMORY   RESTARTS   UP   PID   MACHINE      ACCEL   QEMU     HOSTNAME   ADDRESSES           OS          OWNER   NOTE
-web           Running   True    2      64Mi     1          0s   42    pc-q35-7.2   tcg     7.2.22   www        10.0.2.15,fec0::1   Debian 12   /vms
-a-long-name   Stopped   -       -      64Mi     0          -    -     -            -       -        -          -                   -           -
+		"wide": {true, `NAME          PHASE     READY   CPUS   MEMORY   RESTARTS   UP   PID   MACHINE      ACCEL   QEMU     PORTS   HOSTNAME   ADDRESSES           OS          OWNER   NOTE
+web           Running   True    2      64Mi     1          0s   42    pc-q35-7.2   tcg     7.2.22   2       www        10.0.2.15,fec0::1   Debian 12   /vms
+a-long-name   Stopped   -       -      64Mi     0          -    -     -            -       -        -       -          -                   -           -
 `},
 	}
 	for name, tt := range tests {

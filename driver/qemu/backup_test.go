@@ -276,7 +276,9 @@ func TestBackup_diskWithABackingFile_isWhole(t *testing.T) {
 			t.Fatalf("%v: %s", err, out)
 		}
 	}
-	b := newBackupRig(t, func(s *manifest.VirtualMachineSpec) { s.Disks[1] = manifest.Disk{Name: "data", File: overlay, Format: manifest.FormatQcow2} })
+	b := newBackupRig(t, func(s *manifest.VirtualMachineSpec) {
+		s.Disks[1] = manifest.Disk{Name: "data", File: overlay, Format: manifest.FormatQcow2}
+	})
 	b.up()
 	b.writes("data", "write -P 7 64k 64k")
 	run := b.made(manifest.BackupFull, "first")

@@ -46,7 +46,7 @@ func TestPlug_refusedDevice_leavesNothingBehind(t *testing.T) {
 	r.start(vm, true)
 	before := r.observe(vm, driver.DepthGuest, driver.Alive)
 	// Somebody else is where it should go.
-	r.ask("web", "device_add", map[string]any{"driver": "virtio-rng-pci", "id": "mine", "bus": PortID(0)}, nil)
+	r.ask(vm.Metadata.Name, "device_add", map[string]any{"driver": "virtio-rng-pci", "id": "mine", "bus": PortID(0)}, nil)
 	err := r.Plug(t.Context(), withNIC(vm, manifest.NIC{Name: "lan", User: &manifest.UserNet{}}), nicPart("lan"))
 	var refused *qmp.Error
 	if !errors.As(err, &refused) || !strings.Contains(err.Error(), "plug nic lan into") {
@@ -72,7 +72,7 @@ func TestPlug_afterOneThatWasCutOff_isDoneAgain(t *testing.T) {
 	r.waitEnd("web")
 	r.start(vm, true)
 	// Its place is known and the network added, and then maqet was killed.
-	r.ask("web", "netdev_add", map[string]any{"type": "user", "id": NetdevID("lan")}, nil)
+	r.ask(vm.Metadata.Name, "netdev_add", map[string]any{"type": "user", "id": NetdevID("lan")}, nil)
 	r.must(r.Plug(t.Context(), next, nicPart("lan")))
 	o := r.observe(next, driver.DepthGuest, driver.Alive)
 	if len(o.Guest.NICs) != 1 || o.Identity.Slots["lan"] != at || o.Launched.Identity.Slots["lan"] != at {
@@ -107,7 +107,9 @@ func TestPlug_noPlaceLeft_isRefusedAndThenTakenFromThoseThatAreGone(t *testing.T
 
 func TestUnplug_pausedGuest_isAskedAndStaysWhole(t *testing.T) {
 	r := newRig(t)
-	vm := r.vm("web", spared, func(s *manifest.VirtualMachineSpec) { s.NICs = []manifest.NIC{{Name: "lan", User: &manifest.UserNet{}}} })
+	vm := r.vm("web", spared, func(s *manifest.VirtualMachineSpec) {
+		s.NICs = []manifest.NIC{{Name: "lan", User: &manifest.UserNet{}}}
+	})
 	r.start(vm, true)
 	now := time.Now()
 	u := driver.Unplug{Since: now, Asked: now, Deadline: now.Add(time.Minute)}
@@ -146,7 +148,7 @@ func TestPlug_bridge_tapIsHandedOver(t *testing.T) {
 		t.Errorf("the bridge has %d ports, want the tap", n)
 	}
 	// One whose card is refused is closed again.
-	r.ask("web", "device_add", map[string]any{"driver": "virtio-rng-pci", "id": "mine", "bus": PortID(1)}, nil)
+	r.ask(vm.Metadata.Name, "device_add", map[string]any{"driver": "virtio-rng-pci", "id": "mine", "bus": PortID(1)}, nil)
 	if err := r.Plug(t.Context(), withNIC(next, manifest.NIC{Name: "two", Bridge: &manifest.BridgeNet{Name: bridge}}), nicPart("two")); err == nil {
 		t.Error("a card was plugged into a taken port")
 	}
@@ -172,7 +174,9 @@ func TestParseForwards_answer_isReadByNetdev(t *testing.T) {
 func TestForward_portInUse_saysSoAndKeepsTheOldOnes(t *testing.T) {
 	r := newRig(t)
 	old, taken := freePort(t), freePort(t)
-	rule := func(port int) string { return manifest.Forward{Proto: "tcp", HostAddr: "127.0.0.1", HostPort: port, GuestPort: 22}.String() }
+	rule := func(port int) string {
+		return manifest.Forward{Proto: "tcp", HostAddr: "127.0.0.1", HostPort: port, GuestPort: 22}.String()
+	}
 	vm := r.vm("web", func(s *manifest.VirtualMachineSpec) {
 		s.NICs = []manifest.NIC{{Name: "lan", User: &manifest.UserNet{Forward: []string{rule(old)}}}}
 	})
@@ -188,7 +192,7 @@ func TestForward_portInUse_saysSoAndKeepsTheOldOnes(t *testing.T) {
 		t.Errorf("Forward = %v", err)
 	}
 	var text string
-	r.ask("web", "human-monitor-command", map[string]any{"command-line": "info usernet"}, &text)
+	r.ask(vm.Metadata.Name, "human-monitor-command", map[string]any{"command-line": "info usernet"}, &text)
 	got := parseForwards(text)[NetdevID("lan")]
 	if !slices.Equal(got, []manifest.Forward{{Proto: "tcp", HostAddr: "127.0.0.1", HostPort: old, GuestPort: 22}}) {
 		t.Errorf("forwards = %+v, want the old one", got)
