@@ -158,7 +158,7 @@ func (nullKind) Source(d *manifest.Disk, _ string) disk.Source {
 
 func TestKinds_realQEMU_aNewKind_needsNoChangeElsewhere(t *testing.T) {
 	r := newRig(t)
-	r.kinds = append(disk.Kinds{nullKind{}}, r.kinds...)
+	r.kinds = append(disk.Kinds{nullKind{disk.File{Images: r.images}}}, r.kinds...)
 	vm := r.vm("web", func(s *manifest.VirtualMachineSpec) {
 		s.Disks = []manifest.Disk{{Name: "zero", File: "/null/a", Format: manifest.FormatRaw}, {Name: "root", Size: 1 << 20}}
 	})

@@ -322,5 +322,17 @@ func holdOpen(t *testing.T, path string) *exec.Cmd {
 		_ = in.Close() // upon which it ends
 		_ = cmd.Wait()
 	})
-	return cmd
+	// Its command line can be read a moment after it was started.
+	for {
+		words, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(words) > 0 {
+			return cmd
+		}
+		if err := t.Context().Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
