@@ -49,7 +49,9 @@ type Copy struct {
 	NotQuiesced string     `json:"notQuiesced,omitempty"`
 	Frozen      int        `json:"frozen,omitempty"`
 	QEMU        Version    `json:"qemu"`
-	Disks       []CopyMade `json:"disks"`
+	// RateLimit is that of the request.
+	RateLimit int64      `json:"rateLimit,omitempty"`
+	Disks     []CopyMade `json:"disks"`
 }
 
 // CopyMade is one disk of a copy that was begun.
@@ -59,6 +61,8 @@ type CopyMade struct {
 	Path string `json:"path"`
 	// Size is what the guest sees of the disk.
 	Size int64 `json:"size"`
+	// Sync is what the job copies, in QEMU's word: full, top or bitmap.
+	Sync string `json:"sync"`
 	// Job is QEMU's job, Node its name of the file.
 	Job  string `json:"job"`
 	Node string `json:"node"`
@@ -72,6 +76,8 @@ type CopyProgress struct {
 	Over bool
 	// Failed is the error of the first job that has failed; nil while none has.
 	Failed error
+	// Going are the jobs that go on.
+	Going []string
 	// Missing are jobs that QEMU does not know: whoever dismissed them.
 	Missing []string
 }

@@ -45,7 +45,7 @@ func TestExamples_everyFile_loadsAndBootsTheTinyGuest(t *testing.T) {
 	for _, snapshot := range set.Snapshots() {
 		names = append(names, "snapshot/"+snapshot.Metadata.Name)
 	}
-	if diff := cmp.Diff([]string{"vm/app", "vm/db", "vm/greeting", "vm/store", "vm/web", "image/greeting", "snapshot/first"}, names); diff != "" {
+	if diff := cmp.Diff([]string{"vm/app", "vm/db", "vm/greeting", "vm/ledger", "vm/store", "vm/web", "image/greeting", "snapshot/first"}, names); diff != "" {
 		t.Errorf("objects of the examples (-want +got):\n%s", diff)
 	}
 }

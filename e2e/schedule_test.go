@@ -11,7 +11,7 @@ import (
 
 // A minute is the shortest that a schedule can name, so that this test takes up to one;
 // others run meanwhile.
-func TestSchedule_everyMinute_watchTakesOneAndShowsTheNext(t *testing.T) {
+func TestSchedule_everyMinute_watchTakesSnapshotsAndBackups(t *testing.T) {
 	t.Parallel()
 	h, dir := host.New(t, binary), t.TempDir()
 	text := `apiVersion: maqet.io/v1alpha1
@@ -26,7 +26,22 @@ spec:
 	if err := os.WriteFile(filepath.Join(dir, "web.yaml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	target := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "db.yaml"), []byte(`apiVersion: maqet.io/v1alpha1
+kind: VirtualMachine
+metadata: {name: db}
+spec:
+  machine: {type: q35}
+  memory: {size: 32Mi}
+  disks: [{name: data, size: 1Mi}]
+  backup: {schedule: "* * * * *", target: `+target+`, keep: {last: 1}}
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	h.Must(t, 0, "apply", "-f", dir)
+	if out := h.Must(t, 0, "describe", "db"); !strings.Contains(out, "Last backup:   none yet") || !strings.Contains(out, "Next backup:") {
+		t.Errorf("describe tells nothing of backups:\n%s", out)
+	}
 	if out := h.Must(t, 0, "describe", "web"); !strings.Contains(out, "Next snapshot:") {
 		t.Errorf("describe tells of no next snapshot:\n%s", out)
 	}
@@ -48,5 +63,14 @@ spec:
 	// The watch tells of a step when it is done, which is after the object is there.
 	if !host.Eventually(host.Settle, func() bool { return strings.Contains(h.Must(t, 0, "events", "web"), "SnapshotDue") }) {
 		t.Errorf("no event tells that it was due:\n%s", h.Must(t, 0, "events", "web"))
+	}
+	if !host.Eventually(host.Settle, func() bool { return strings.Contains(h.Must(t, 0, "backup", "list", "db"), "schedule") }) {
+		t.Errorf("no backup was made:\n%s", h.Must(t, 0, "events", "db"))
+	}
+	// It is remembered once it is there.
+	if !host.Eventually(host.Settle, func() bool {
+		return strings.Contains(h.Must(t, 0, "events", "db"), "BackupMade") && !strings.Contains(h.Must(t, 0, "describe", "db"), "none yet")
+	}) {
+		t.Errorf("the backup is not told of:\n%s", h.Must(t, 0, "describe", "db"))
 	}
 }

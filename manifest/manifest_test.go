@@ -94,7 +94,7 @@ func fullMachine() *VirtualMachine {
 			Backup: &Backup{
 				Schedule: "@daily", TimeZone: "UTC", Target: "/t", Mode: BackupFull, Quiesce: QuiesceNever, RateLimit: 1 << 20, Keep: &Keep{Last: 1, Hourly: 1, Daily: 1, Weekly: 1, Monthly: 1},
 			},
-			OnDelete:   &OnDelete{},
+			OnDelete: &OnDelete{},
 		},
 	}
 }

@@ -290,4 +290,3 @@ func nextBackup(rec *state.Machine, now time.Time) time.Time {
 	}
 	return next
 }
-

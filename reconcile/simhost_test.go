@@ -46,6 +46,7 @@ type simHost struct {
 	// silent machines do not answer; hung ones take a look's whole time for it.
 	silent, hung map[string]bool
 	images       *simImages
+	backups      *simBackups
 	// slow ones answer, but take a while.
 	slow map[string]bool
 }
@@ -57,12 +58,12 @@ func newSimHost() *simHost {
 		fail: map[string]error{}, deaf: map[string]bool{}, deafQEMU: map[string]bool{}, silent: map[string]bool{}, hung: map[string]bool{}, slow: map[string]bool{},
 		startTakes: 20 * time.Millisecond, powerOffTakes: 2 * time.Second, jobTakes: 3 * time.Second,
 	}
-	h.images = newSimImages(h)
+	h.images, h.backups = newSimImages(h), newSimBackups()
 	return h
 }
 
 func (h *simHost) ports() Ports {
-	return Ports{Locker: h, Observer: h, Power: h, Agent: h, Records: h, Storage: h, Snapshots: h, Images: h.images, Overlays: h}
+	return Ports{Locker: h, Observer: h, Power: h, Agent: h, Records: h, Storage: h, Snapshots: h, Backups: h.backups, Images: h.images, Overlays: h}
 }
 
 // machine is the machine of that name. The host's mutex is held.

@@ -50,7 +50,7 @@ type Status struct {
 	Provisioning *ProvisioningStatus `json:"provisioning,omitempty"`
 	Snapshots    []SnapshotStatus    `json:"snapshots"`
 	// NextSnapshot is when the schedule asks for the next snapshot; zero without one.
-	NextSnapshot    time.Time          `json:"nextSnapshot,omitzero"`
+	NextSnapshot time.Time `json:"nextSnapshot,omitzero"`
 	// Backup is how the machine's backups are; nil without spec.backup.
 	Backup          *BackupStatus      `json:"backup,omitempty"`
 	LastTermination *state.Termination `json:"lastTermination,omitempty"`

@@ -1,18 +1,15 @@
 package qemu
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/maqet/maqet/driver"
-	"github.com/maqet/maqet/driver/disk"
 	"github.com/maqet/maqet/driver/disk/backups"
 	"github.com/maqet/maqet/driver/qmp"
 	"github.com/maqet/maqet/manifest"
@@ -225,7 +222,7 @@ func (f foundBitmaps) fault(name string) string {
 	i := slices.IndexFunc(f.all, func(m driver.Bitmap) bool { return m.Name == name })
 	switch {
 	case i < 0:
-		return "the bitmap of the run before is gone from the disk"
+		return "the bitmap of the run before is gone from the disk, as after a QEMU that was killed, or a restore"
 	case f.all[i].Broken:
 		return "the bitmap of the run before is broken, as after a QEMU that was killed"
 	case f.all[i].Busy || !f.all[i].Recording:
@@ -344,18 +341,13 @@ func backupError(vm string, err error) error {
 		return err
 	}
 	hint := ""
-	if image, ok := errors.AsType[*disk.Error](err); ok {
-		hint = image.Hint
-	}
 	var refused *qmp.Error
 	var job *JobError
 	switch {
 	case errors.Is(err, ErrCopyLost):
 		hint = "it is made again; see maqet describe " + vm + " for how the machine is"
 	case errors.Is(err, context.DeadlineExceeded):
-		hint = cmp.Or(hint, "allow more time with --timeouts backup=DURATION")
-	case errors.Is(err, os.ErrPermission):
-		hint = cmp.Or(hint, "let maqet's user write to the target")
+		hint = "allow more time with --timeouts backup=DURATION"
 	}
 	return &driver.LifecycleError{VM: vm, Op: "back up", Err: err, Hint: hint, Refused: errors.As(err, &refused) || errors.As(err, &job)}
 }

@@ -249,4 +249,3 @@ func (b *Backup) sweep(ctx context.Context, obs driver.Observed, uid string) err
 	}
 	return nil
 }
-

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/maqet/maqet/driver"
-	"github.com/maqet/maqet/driver/disk"
 	"github.com/maqet/maqet/driver/qmp"
 	"github.com/maqet/maqet/manifest"
 )
@@ -44,7 +43,7 @@ func (p *copier) begin(ctx context.Context, vm *manifest.VirtualMachine, obs dri
 		return made, fmt.Errorf("%w: %s", ErrNotRunning, obs.Message)
 	}
 	made = driver.Copy{
-		Kind: req.Kind, UID: obs.Guest.UID, PID: obs.PID, Started: obs.StartedAt, QEMU: obs.Guest.Version,
+		Kind: req.Kind, UID: obs.Guest.UID, PID: obs.PID, Started: obs.StartedAt, QEMU: obs.Guest.Version, RateLimit: req.RateLimit,
 	}
 	files, err := p.files(ctx, vm, req, &made)
 	defer func() {
@@ -115,7 +114,7 @@ func (p *copier) files(ctx context.Context, vm *manifest.VirtualMachine, req dri
 		}
 		files = append(files, f)
 		made.Disks = append(made.Disks, driver.CopyMade{
-			Name: d.Name, Path: d.Path, Size: node.Image.Size, Job: prefix + d.Name, Node: prefix + strconv.Itoa(i),
+			Name: d.Name, Path: d.Path, Size: node.Image.Size, Sync: node.sync(d), Job: prefix + d.Name, Node: prefix + strconv.Itoa(i),
 		})
 		if err := p.images.Reserve(f, p.room(ctx, vm, d, node)); err != nil {
 			return files, fmt.Errorf("disk %s: %w", d.Name, err)
@@ -170,14 +169,13 @@ func copyActions(req driver.CopyRequest, made driver.Copy) []action {
 	for i, d := range req.Disks {
 		to := made.Disks[i]
 		job := map[string]any{
-			"job-id": to.Job, "device": d.Name, "target": to.Node, "sync": "full", "auto-dismiss": false,
+			"job-id": to.Job, "device": d.Name, "target": to.Node, "sync": to.Sync, "auto-dismiss": false,
 		}
-		if d.Since != "" {
-			job["sync"], job["bitmap"], job["bitmap-mode"] = "bitmap", d.Since, "never"
+		if to.Sync == syncBitmap {
+			job["bitmap"], job["bitmap-mode"] = d.Since, "never"
 		}
 		if req.RateLimit > 0 {
-			// The copy as a whole keeps to the limit.
-			job["speed"] = max(req.RateLimit/int64(len(req.Disks)), 1)
+			job["speed"] = share(req.RateLimit, len(req.Disks))
 		}
 		if d.Mark != "" {
 			actions = append(actions, action{"block-dirty-bitmap-add", map[string]any{"node": d.Name, "name": d.Mark, "persistent": true}})
@@ -185,6 +183,29 @@ func copyActions(req driver.CopyRequest, made driver.Copy) []action {
 		actions = append(actions, action{"blockdev-backup", job})
 	}
 	return actions
+}
+
+// share is the speed of each of several jobs that keep to a limit together.
+func share(limit int64, jobs int) int64 { return max(limit/int64(jobs), 1) }
+
+// The words of QEMU for what a job copies.
+const (
+	syncFull   = "full"
+	syncTop    = "top"
+	syncBitmap = "bitmap"
+)
+
+// sync says what is to be copied of a node. What an image without a backing file has not
+// allocated is zero in the copy too, and need not take a part of the speed.
+func (n namedNode) sync(d driver.CopyDisk) string {
+	switch {
+	case d.Since != "":
+		return syncBitmap
+	case n.Driver == string(manifest.FormatQcow2) && n.Backing == "" && n.Image.Backing == "":
+		return syncTop
+	default:
+		return syncFull
+	}
 }
 
 // undo takes back what begin has done before it failed.
@@ -219,8 +240,11 @@ type namedNode struct {
 	Name   string `json:"node-name"`
 	Driver string `json:"drv"`
 	Image  struct {
-		Size int64 `json:"virtual-size"`
+		Size    int64  `json:"virtual-size"`
+		Backing string `json:"backing-filename"`
 	} `json:"image"`
+	// Backing is the file below it; empty without one.
+	Backing string       `json:"backing_file"`
 	Bitmaps []nodeBitmap `json:"dirty-bitmaps"`
 }
 
@@ -252,11 +276,7 @@ func copyError(vm, op string, err error) error {
 	if err == nil || lifecycle(err) != nil {
 		return err
 	}
-	hint := ""
-	if image, ok := errors.AsType[*disk.Error](err); ok {
-		hint = image.Hint
-	}
 	var refused *qmp.Error
 	var job *JobError
-	return &driver.LifecycleError{VM: vm, Op: op, Err: err, Hint: hint, Refused: errors.As(err, &refused) || errors.As(err, &job)}
+	return &driver.LifecycleError{VM: vm, Op: op, Err: err, Refused: errors.As(err, &refused) || errors.As(err, &job)}
 }

@@ -34,7 +34,9 @@ func (p *copier) progress(ctx context.Context, name string, made driver.Copy) (d
 		}
 		j := jobs[i]
 		all.Done, all.Total = all.Done+j.Current, all.Total+j.Total
-		all.Over = all.Over && j.Status == jobConcluded
+		if j.Status != jobConcluded {
+			all.Over, all.Going = false, append(all.Going, j.ID)
+		}
 		if j.Error != "" && all.Failed == nil {
 			all.Failed = p.jobFailed(d, &j)
 		}
@@ -45,6 +47,7 @@ func (p *copier) progress(ctx context.Context, name string, made driver.Copy) (d
 // wait returns when all jobs of a copy are over, or when one has failed. Tell is told how
 // far it is, from time to time.
 func (p *copier) wait(ctx context.Context, name string, made driver.Copy, tell func(driver.CopyProgress)) error {
+	going := len(made.Disks)
 	for {
 		now, err := p.progress(ctx, name, made)
 		switch {
@@ -61,6 +64,10 @@ func (p *copier) wait(ctx context.Context, name string, made driver.Copy, tell f
 			if now.Failed != nil || now.Over {
 				return now.Failed // the others of a copy that is incomplete are of no use
 			}
+			if made.RateLimit > 0 && len(now.Going) != going {
+				going = len(now.Going)
+				p.speedUp(ctx, name, now.Going, share(made.RateLimit, going))
+			}
 		}
 		// Whoever looks on wants to see it move; the end comes as an event.
 		waiting, cancel := context.WithTimeout(ctx, p.timing.Look)
@@ -72,6 +79,20 @@ func (p *copier) wait(ctx context.Context, name string, made driver.Copy, tell f
 		if err != nil && waiting.Err() == nil {
 			return err
 		}
+	}
+}
+
+// speedUp lets jobs have the speed of those that are over.
+func (p *copier) speedUp(ctx context.Context, name string, jobs []string, speed int64) {
+	err := p.visit(ctx, name, func(ctx context.Context, c *qmp.Conn) error {
+		var failed error
+		for _, job := range jobs {
+			failed = errors.Join(failed, c.Do(ctx, "block-job-set-speed", map[string]any{"device": job, "speed": speed}, nil))
+		}
+		return failed
+	})
+	if err != nil { // one may be over by now
+		p.log.DebugContext(ctx, "setting the speed of a copy failed", "vm", name, "err", err)
 	}
 }
 

@@ -143,7 +143,6 @@ func Expired(runs []driver.BackupRun, keep manifest.Keep, zone *time.Location) [
 	return gone
 }
 
-
 // keptBy are the scheduled runs that one of the counts keeps, of those that count.
 func keptBy(runs []driver.BackupRun, keep manifest.Keep, zone *time.Location, counts func(driver.BackupRun) bool) map[string]bool {
 	var made []driver.BackupRun
