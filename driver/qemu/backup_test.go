@@ -359,7 +359,7 @@ func TestBackup_secrets_areNotInTheManifest(t *testing.T) {
 	})
 	b.up()
 	run := b.made(manifest.BackupFull, "first")
-	text, err := os.ReadFile(filepath.Join(run.Folder, "run.json"))
+	text, err := os.ReadFile(filepath.Join(run.Folder, "manifest"))
 	b.must(err)
 	if strings.Contains(string(text), "hunter2") || !strings.Contains(string(text), "spec.cloudInit.userData") || !strings.Contains(string(text), "spec.emulator.extraArgs") {
 		t.Errorf("the manifest says\n%s", text)
