@@ -45,10 +45,10 @@ type Copy struct {
 	At time.Time `json:"at"`
 	// Consistency is Paused, Quiesced or CrashConsistent, as in a SnapshotRecord;
 	// NotQuiesced and Frozen go with it.
-	Consistency string     `json:"consistency"`
-	NotQuiesced string     `json:"notQuiesced,omitempty"`
-	Frozen      int        `json:"frozen,omitempty"`
-	QEMU        Version    `json:"qemu"`
+	Consistency string  `json:"consistency"`
+	NotQuiesced string  `json:"notQuiesced,omitempty"`
+	Frozen      int     `json:"frozen,omitempty"`
+	QEMU        Version `json:"qemu"`
 	// RateLimit is that of the request.
 	RateLimit int64      `json:"rateLimit,omitempty"`
 	Disks     []CopyMade `json:"disks"`

@@ -269,14 +269,17 @@ func TestBackup_diskWithABackingFile_isWhole(t *testing.T) {
 	dir := t.TempDir()
 	base, overlay := filepath.Join(dir, "base.qcow2"), filepath.Join(dir, "over.qcow2")
 	for _, args := range [][]string{
-		{"qemu-img", "create", "-q", "-f", "qcow2", base, "4M"}, {"qemu-io", "-f", "qcow2", "-c", "write -P 6 0 128k", base},
+		{"qemu-img", "create", "-q", "-f", "qcow2", base, "4M"},
+		{"qemu-io", "-f", "qcow2", "-c", "write -P 6 0 128k", base},
 		{"qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", overlay},
 	} {
 		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil { //nolint:gosec // G204: tools of QEMU.
 			t.Fatalf("%v: %s", err, out)
 		}
 	}
-	b := newBackupRig(t, func(s *manifest.VirtualMachineSpec) { s.Disks[1] = manifest.Disk{Name: "data", File: overlay, Format: manifest.FormatQcow2} })
+	b := newBackupRig(t, func(s *manifest.VirtualMachineSpec) {
+		s.Disks[1] = manifest.Disk{Name: "data", File: overlay, Format: manifest.FormatQcow2}
+	})
 	b.up()
 	b.writes("data", "write -P 7 64k 64k")
 	run := b.made(manifest.BackupFull, "first")

@@ -23,7 +23,7 @@ import (
 
 // Names in a target.
 const (
-	markFile     = ".maqet-backup"
+	markFile = ".maqet-backup"
 	// manifestFile is JSON, and not called so: a target may lie in a folder of maqet's own
 	// manifests, of which every .json file is read.
 	manifestFile = "manifest"
