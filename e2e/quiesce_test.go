@@ -20,6 +20,8 @@ type freezing struct {
 	t   *testing.T
 	dir string
 	at  layout.Layout
+	// text is its manifest.
+	text string
 }
 
 func newFreezing(t *testing.T) *freezing {
@@ -38,6 +40,7 @@ spec:
   guestAgent: {}
   readiness: {guestAgent: {}}
 `, g.Kernel, g.Initrd, g.Cmdline)
+	f.text = text
 	if err := os.WriteFile(filepath.Join(f.dir, "web.yaml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -190,11 +190,23 @@ func (e *Engine) backupEvents(name string, generation int64, report driver.Backu
 
 // BackupWords say what a run is.
 func BackupWords(run driver.BackupRun) string {
-	text := fmt.Sprintf("backup %s is made: %s, %s, %s", run.ID, run.Type, run.Consistency, manifest.Quantity(run.Bytes()))
+	text := fmt.Sprintf("backup %s is made: %s, %s, %s", run.ID, run.Type, run.Consistency, sizeWords(run.Bytes()))
 	if run.Why != "" {
 		text += "; full since " + run.Why
 	}
 	return text
+}
+
+// sizeWords is a size for people.
+func sizeWords(n int64) string {
+	size, unit := float64(n)/(1<<10), "KiB"
+	for _, next := range []string{"MiB", "GiB", "TiB"} {
+		if size < 1<<10 {
+			break
+		}
+		size, unit = size/(1<<10), next
+	}
+	return fmt.Sprintf("%.1f %s", size, unit)
 }
 
 // BackupStatus is how a machine's backups are.

@@ -32,7 +32,7 @@ func TestController_backupDue_isMadeBesideEverythingElse(t *testing.T) {
 		w.host.backups.set(func() { w.host.backups.takes = 30 * time.Minute })
 		w.put("web.yaml", newVM("web", backedUp))
 		w.passes(time.Minute)
-		if made := w.host.backups.of("web"); len(made) > 0 {
+		if made := w.host.backups.ofWeb(); len(made) > 0 {
 			t.Fatalf("a new schedule is owed a backup: %v", made)
 		}
 		w.passes(time.Hour)
@@ -41,12 +41,12 @@ func TestController_backupDue_isMadeBesideEverythingElse(t *testing.T) {
 		w.passes(time.Minute)
 		w.expectRuns("other", "web")
 		w.passes(35 * time.Minute)
-		made := w.host.backups.of("web")
+		made := w.host.backups.ofWeb()
 		if len(made) != 1 || made[0].Scheduled.IsZero() || made[0].Scheduled.Minute() != 0 || made[0].Target != "/b" || made[0].Marker != "" {
 			t.Fatalf("made: %+v", made)
 		}
 		w.passes(time.Hour)
-		if made = w.host.backups.of("web"); len(made) != 2 || made[1].Marker != "mark" || made[1].Scheduled.Sub(made[0].Scheduled) != time.Hour {
+		if made = w.host.backups.ofWeb(); len(made) != 2 || made[1].Marker != "mark" || made[1].Scheduled.Sub(made[0].Scheduled) != time.Hour {
 			t.Errorf("made: %+v", made)
 		}
 	})
@@ -72,7 +72,7 @@ func TestController_backupFails_isAConditionAndTriedAgain(t *testing.T) {
 		if c := conditionOf(w.conditionsNow("web"), ConditionBackupFailed); c.Status != "" {
 			t.Errorf("the condition is still there: %+v", c)
 		}
-		if made := w.host.backups.of("web"); len(made) != 1 {
+		if made := w.host.backups.ofWeb(); len(made) != 1 {
 			t.Errorf("made: %+v", made)
 		}
 	})
@@ -97,7 +97,7 @@ func TestController_backupOfAStoppedMachine_onlyWhenItHasRunSince(t *testing.T) 
 	controlled(t, nil, ApplyOptions{}, func(w *simWorld) {
 		w.put("web.yaml", newVM("web", backedUp, func(s *manifest.VirtualMachineSpec) { s.PowerState = manifest.PowerStopped }))
 		w.passes(3 * time.Hour)
-		if made := w.host.backups.of("web"); len(made) > 0 {
+		if made := w.host.backups.ofWeb(); len(made) > 0 {
 			t.Errorf("it has never run: %+v", made)
 		}
 	})

@@ -35,10 +35,11 @@ func (b *simBackups) set(do func()) {
 	do()
 }
 
-func (b *simBackups) of(name string) []driver.BackupRequest {
+// ofWeb are those of the machine web.
+func (b *simBackups) ofWeb() []driver.BackupRequest {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.made[name]
+	return b.made["web"]
 }
 
 func (b *simBackups) LockBackups(_ context.Context, name string) (func(), error) {

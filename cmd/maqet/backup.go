@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/maqet/maqet/driver"
-	"github.com/maqet/maqet/manifest"
 	"github.com/maqet/maqet/reconcile"
 )
 
@@ -189,7 +188,7 @@ func listBackups(a *app, name, folder string, f format) error {
 			by = "schedule"
 		}
 		rows = append(rows, []string{
-			run.ID, orDash(string(run.Type)), timeCell(run.At), orDash(run.Consistency), manifest.Quantity(run.Bytes()).String(), by, orDash(run.Parent), orDash(shortID(run.UID)), note,
+			run.ID, orDash(string(run.Type)), timeCell(run.At), orDash(run.Consistency), byteWords(run.Bytes()), by, orDash(run.Parent), orDash(shortID(run.UID)), note,
 		})
 	}
 	if f.structured() {
@@ -213,7 +212,7 @@ func describeBackup(top fields, b *reconcile.BackupStatus) {
 	}
 	last := "none yet"
 	if b.Run != "" {
-		last = fmt.Sprintf("%s, %s ago, %s, %s", b.Run, shortDuration(time.Since(b.At)), b.Type, b.Size)
+		last = fmt.Sprintf("%s, %s ago, %s, %s", b.Run, shortDuration(time.Since(b.At)), b.Type, byteWords(b.Size.Bytes()))
 	}
 	top.add("Last backup", last+", in "+b.Target)
 	if !b.Next.IsZero() {

@@ -345,7 +345,7 @@ func backupError(vm string, err error) error {
 	var job *JobError
 	switch {
 	case errors.Is(err, ErrCopyLost):
-		hint = "it is made again; see maqet describe " + vm + " for how the machine is"
+		hint = "nothing is left of it; make it again, or leave that to the schedule"
 	case errors.Is(err, context.DeadlineExceeded):
 		hint = "allow more time with --timeouts backup=DURATION"
 	}

@@ -174,13 +174,13 @@ func (b *backupRig) onlyRuns() {
 	all, err := filepath.Glob(filepath.Join(b.target, "*", "*"))
 	b.must(err)
 	for _, dir := range all {
-		if _, err := os.Stat(filepath.Join(dir, "run.json")); err != nil {
+		if _, err := os.Stat(filepath.Join(dir, "manifest")); err != nil {
 			b.t.Errorf("%s is no run", dir)
 		}
 		files, err := os.ReadDir(dir)
 		b.must(err)
 		for _, f := range files {
-			if !slices.Contains([]string{"run.json", "root.qcow2", "data.qcow2", "broken"}, f.Name()) {
+			if !slices.Contains([]string{"manifest", "root.qcow2", "data.qcow2", "broken"}, f.Name()) {
 				b.t.Errorf("%s is left", filepath.Join(dir, f.Name()))
 			}
 			if info, err := f.Info(); err != nil || info.Mode().Perm() != 0o600 {

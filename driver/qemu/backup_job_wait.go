@@ -52,7 +52,7 @@ func (p *copier) wait(ctx context.Context, name string, made driver.Copy, tell f
 		now, err := p.progress(ctx, name, made)
 		switch {
 		case errors.Is(err, ErrNotRunning):
-			return fmt.Errorf("%w: %w", ErrCopyLost, err)
+			return fmt.Errorf("%w: %w", ErrCopyLost, cause(err))
 		case err != nil && !errors.Is(err, driver.ErrUnresponsive):
 			return err
 		case err == nil && len(now.Missing) > 0:

@@ -269,7 +269,8 @@ func TestBackup_diskWithABackingFile_isWhole(t *testing.T) {
 	dir := t.TempDir()
 	base, overlay := filepath.Join(dir, "base.qcow2"), filepath.Join(dir, "over.qcow2")
 	for _, args := range [][]string{
-		{"qemu-img", "create", "-q", "-f", "qcow2", base, "4M"}, {"qemu-io", "-f", "qcow2", "-c", "write -P 6 0 128k", base},
+		{"qemu-img", "create", "-q", "-f", "qcow2", base, "4M"},
+		{"qemu-io", "-f", "qcow2", "-c", "write -P 6 0 128k", base},
 		{"qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", overlay},
 	} {
 		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil { //nolint:gosec // G204: tools of QEMU.
@@ -361,7 +362,7 @@ func TestBackup_secrets_areNotInTheManifest(t *testing.T) {
 	})
 	b.up()
 	run := b.made(manifest.BackupFull, "first")
-	text, err := os.ReadFile(filepath.Join(run.Folder, "run.json"))
+	text, err := os.ReadFile(filepath.Join(run.Folder, "manifest"))
 	b.must(err)
 	if strings.Contains(string(text), "hunter2") || !strings.Contains(string(text), "spec.cloudInit.userData") || !strings.Contains(string(text), "spec.emulator.extraArgs") {
 		t.Errorf("the manifest says\n%s", text)

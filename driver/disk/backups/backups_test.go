@@ -166,7 +166,7 @@ func TestRuns_hostileManifest_isBroken(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(filepath.Join(dir, "run.json"), text, 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, "manifest"), text, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			runs, err := f.Runs()

@@ -9,7 +9,7 @@
 //	web-0fe4c9d2/              a machine, by its name and the beginning of its uuid
 //	  20260102T030000Z-3f9a/   a run
 //	    root.qcow2             a disk; its backing file is ../RUN-BEFORE/root.qcow2
-//	    run.json               the run's manifest, written last
+//	    manifest               the run's manifest, written last
 //
 // [Open] finds a target, [Folder.Runs] lists what is complete, [Folder.Begin] makes a
 // run's folder and [Folder.Complete] its manifest, when every file and name is on the

@@ -23,10 +23,12 @@ import (
 
 // Names in a target.
 const (
-	markFile     = ".maqet-backup"
-	manifestFile = "run.json"
+	markFile = ".maqet-backup"
+	// manifestFile is JSON, and not called so: a target may lie in a folder of maqet's own
+	// manifests, of which every .json file is read.
+	manifestFile = "manifest"
 	// begunFile is what is known of a run that goes on.
-	begunFile = "begun.json"
+	begunFile = "begun"
 	// brokenFile says why a run cannot be used.
 	brokenFile = "broken"
 	imageExt   = ".qcow2"
