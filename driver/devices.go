@@ -43,8 +43,13 @@ func DeviceDifferences(then, now *Guest) []string {
 	differ("machine type", then.MachineType, now.MachineType)
 	differ("CPU model", then.CPUModel, now.CPUModel)
 	differ("vCPUs", then.CPUs, now.CPUs)
+	differ("vCPUs that were added", then.AddedCPUs, now.AddedCPUs)
 	differ("topology", then.Topology, now.Topology)
 	differ("memory", then.Memory, now.Memory)
+	if then.Ports > 0 && now.Ports > 0 {
+		// What was plugged in used up a spare port, and the next start made another.
+		differ("root ports", then.Ports, now.Ports)
+	}
 	differ("NVRAM", nvramOf(then), nvramOf(now))
 	differ("TPM", cmp.Or(then.TPM, "none"), cmp.Or(now.TPM, "none"))
 	differ("watchdog", cmp.Or(then.Watchdog, "none"), cmp.Or(now.Watchdog, "none"))

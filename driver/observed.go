@@ -125,6 +125,11 @@ type Guest struct {
 	TPM string `json:"tpm,omitempty"`
 	// Agent is the port of the guest's agent; nil for a machine without one.
 	Agent *GAgent `json:"agent,omitempty"`
+	// AddedCPUs are those of the CPUs that were added while the guest ran. QEMU sizes some
+	// devices by how many it was started with.
+	AddedCPUs int `json:"addedCPUs,omitempty"`
+	// Ports is how many root ports maqet has given the machine.
+	Ports int `json:"ports,omitempty"`
 	// Controllers are the drivers of the controllers that maqet has added for drives.
 	Controllers []string `json:"controllers,omitempty"`
 	// Brief is true when only the run state and the uuid were asked.

@@ -142,7 +142,10 @@ type CPU struct {
 	Model string `json:"model,omitempty"`
 	// Count is the number of vCPUs. Absent: 1 or the product of the topology.
 	Count int `json:"count,omitempty"`
-	// Topology arranges the vCPUs; its product must equal Count.
+	// MaxCount is how many vCPUs there can be without a restart; it needs Count. Absent:
+	// as many as the machine starts with.
+	MaxCount int `json:"maxCount,omitempty"`
+	// Topology arranges the vCPUs; its product must equal MaxCount or, without it, Count.
 	Topology *Topology `json:"topology,omitempty"`
 }
 

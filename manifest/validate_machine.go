@@ -151,6 +151,17 @@ func (v *validator) cpu(c *CPU) {
 	}
 	v.check("spec.cpu.model", c.Model, validModel("CPU model"))
 	inRange := v.count("spec.cpu", "count", c.Count)
+	inRange = v.count("spec.cpu", "maxCount", c.MaxCount) && inRange
+	all, key := c.Count, "spec.cpu.count"
+	if c.MaxCount != 0 {
+		all, key = c.MaxCount, "spec.cpu.maxCount"
+		switch {
+		case c.Count == 0:
+			v.fault("spec.cpu.maxCount", "says how many vCPUs there can be, but not how many there are", "add spec.cpu.count")
+		case inRange && c.Count > c.MaxCount:
+			v.fault("spec.cpu.maxCount", fmt.Sprintf("%d is less than spec.cpu.count, which is %d", c.MaxCount, c.Count), "raise it, or lower spec.cpu.count")
+		}
+	}
 	t := c.Topology
 	if t == nil {
 		return
@@ -164,8 +175,8 @@ func (v *validator) cpu(c *CPU) {
 	product := t.Product()
 	sum := fmt.Sprintf("%d sockets x %d cores x %d threads are %d vCPUs", max(t.Sockets, 1), max(t.Cores, 1), max(t.Threads, 1), product)
 	switch {
-	case c.Count != 0 && c.Count != product:
-		v.fault("spec.cpu.topology", fmt.Sprintf("%s, but spec.cpu.count is %d", sum, c.Count), "make them equal, or remove spec.cpu.count")
+	case all != 0 && all != product:
+		v.fault("spec.cpu.topology", fmt.Sprintf("%s, but %s is %d", sum, key, all), "make them equal, or remove "+key)
 	case product > maxVCPUs:
 		v.fault("spec.cpu.topology", sum, fmt.Sprintf("a machine has at most %d", maxVCPUs))
 	}

@@ -69,7 +69,7 @@ func (s Step) seen(obs driver.Observed) (message string, ok bool) {
 		return "its identity is written", obs.Identity != nil
 	case StepCreateDisk, StepSetAside, StepGrowDisk, StepThrottleDisk:
 		return s.seenDisk(obs)
-	case StepPlug, StepUnplug, StepDrop, StepMedium, StepForward:
+	case StepPlug, StepUnplug, StepDrop, StepMedium, StepAddCPUs, StepForward:
 		return s.seenPlug(obs)
 	case StepStart:
 		return seenStart(obs)
@@ -233,7 +233,7 @@ func (s Step) begins() string {
 		return "growing disk " + s.Disk
 	case StepThrottleDisk:
 		return "limiting disk " + s.Disk
-	case StepPlug, StepUnplug, StepDrop, StepMedium, StepForward:
+	case StepPlug, StepUnplug, StepDrop, StepMedium, StepAddCPUs, StepForward:
 		return s.plugBegins()
 	case StepStart:
 		return "starting"

@@ -104,7 +104,7 @@ func (x *execution) do(ctx context.Context, s Step) error {
 		return x.workOnDisk(ctx, s)
 	case StepThrottleDisk:
 		return ports.Storage.ThrottleDisk(brief, x.want.vm(), s.Disk)
-	case StepPlug, StepUnplug, StepDrop, StepMedium, StepForward:
+	case StepPlug, StepUnplug, StepDrop, StepMedium, StepAddCPUs, StepForward:
 		return x.plug(brief, s)
 	case StepStart:
 		return x.start(ctx, s)

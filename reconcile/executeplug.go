@@ -21,6 +21,8 @@ type Plugs interface {
 	Drop(ctx context.Context, name string, part driver.Part) error
 	// Medium puts into a cdrom what vm says, or takes out what is in it.
 	Medium(ctx context.Context, vm *manifest.VirtualMachine, part driver.Part) error
+	// AddCPUs adds vCPUs until there are as many as vm says.
+	AddCPUs(ctx context.Context, vm *manifest.VirtualMachine) error
 	// Forward makes the port forwards of the nics that are there those of vm.
 	Forward(ctx context.Context, vm *manifest.VirtualMachine) error
 }
@@ -41,6 +43,8 @@ func (x *execution) plug(ctx context.Context, s Step) error {
 		return plugs.Medium(ctx, x.want.vm(), *s.Part)
 	case StepUnplug:
 		return plugs.Unplug(ctx, name, *s.Part, *s.Unplug)
+	case StepAddCPUs:
+		return plugs.AddCPUs(ctx, x.want.vm())
 	case StepDrop:
 		return plugs.Drop(ctx, name, *s.Part)
 	default:
@@ -64,7 +68,10 @@ func (s Step) seenPlug(obs driver.Observed) (message string, ok bool) {
 		return "asked the guest to let go of " + s.Part.Noun() + ": " + s.Why, true
 	}
 	if obs.Guest == nil || obs.Guest.Brief {
-		return s.Part.Noun(), true
+		return s.plugBegins(), true // it has ended since, or nobody has asked
+	}
+	if s.Kind == StepAddCPUs {
+		return "added vCPUs: " + s.Why, obs.Guest.CPUs >= s.CPUs
 	}
 	_, there := guestItems(obs.Guest)[s.Part.Name]
 	if s.Kind == StepMedium {
@@ -89,6 +96,8 @@ func (s Step) plugEvent() (kind, reason string) {
 		return state.EventNormal, state.EventUnplugged
 	case StepMedium:
 		return state.EventNormal, state.EventMedium
+	case StepAddCPUs:
+		return state.EventNormal, state.EventCPUsAdded
 	default:
 		return state.EventNormal, state.EventForwarded
 	}
@@ -101,6 +110,8 @@ func (s Step) plugBegins() string {
 		return "plugging in " + s.Part.Noun()
 	case StepUnplug:
 		return "asking the guest to let go of " + s.Part.Noun()
+	case StepAddCPUs:
+		return "adding vCPUs"
 	case StepMedium:
 		return "changing the medium of " + s.Part.Noun()
 	case StepDrop:

@@ -76,7 +76,7 @@ func TestFields_classes_areAsPromised(t *testing.T) {
 			want = ClassLive
 		case f.Path == "spec.disks[].image":
 			want = ClassDataLoss
-		case f.Path == "spec.disks[].size", strings.HasPrefix(f.Path, "spec.disks[].throttle."), strings.HasPrefix(f.Path, "spec.nics[]."), strings.HasPrefix(f.Path, "spec.devices[]."),
+		case f.Path == "spec.disks[].size", strings.HasPrefix(f.Path, "spec.disks[].throttle."), f.Path == "spec.cpu.count", strings.HasPrefix(f.Path, "spec.nics[]."), strings.HasPrefix(f.Path, "spec.devices[]."),
 			f.Path == "spec.disks[].name", isSource(f.Path):
 			want = ClassLive
 		case strings.HasPrefix(f.Path, "spec.shutdown."), strings.HasPrefix(f.Path, "spec.readiness."), strings.HasPrefix(f.Path, "spec.onDelete."),

@@ -78,7 +78,7 @@ func (s Step) event(ended *driver.Ended) (kind, reason string) {
 		return state.EventNormal, state.EventIdentity
 	case StepCreateDisk, StepSetAside, StepGrowDisk, StepThrottleDisk:
 		return s.diskEvent()
-	case StepPlug, StepUnplug, StepDrop, StepMedium, StepForward:
+	case StepPlug, StepUnplug, StepDrop, StepMedium, StepAddCPUs, StepForward:
 		return s.plugEvent()
 	case StepStart:
 		return state.EventNormal, state.EventStarted

@@ -14,14 +14,17 @@ import (
 
 // plugLaws are what holds for the steps that plug something in or take it out.
 func (w *walker) plugLaws(s Step) {
-	if s.Part == nil && s.Kind != StepForward {
+	if s.Part == nil && s.Kind != StepForward && s.Kind != StepAddCPUs {
 		return
 	}
 	g := w.obs.Guest
 	if g == nil {
 		w.t.Fatalf("%s of a machine that does not run", s)
 	}
-	if s.Kind == StepForward {
+	if s.Kind == StepAddCPUs && (s.CPUs <= g.CPUs || s.CPUs > maxCPUs(w.obs.Launched.Spec.CPU)) {
+		w.t.Fatalf("%s to %d of a guest that has %d and was started as %+v", s, s.CPUs, g.CPUs, w.obs.Launched.Spec.CPU)
+	}
+	if s.Kind == StepForward || s.Kind == StepAddCPUs {
 		return
 	}
 	_, there := guestItems(g)[s.Part.Name]
@@ -72,7 +75,9 @@ func (w *walker) liveIsCold(p Plan) {
 	if len(p.Changes) > 0 || len(guestChanges(spec, &w.obs)) > 0 {
 		return
 	}
-	if d := driver.DeviceDifferences(w.guest(spec, *w.obs.Identity), w.obs.Guest); len(d) > 0 {
+	cold := w.guest(spec, *w.obs.Identity)
+	cold.AddedCPUs = w.obs.Guest.AddedCPUs
+	if d := driver.DeviceDifferences(cold, w.obs.Guest); len(d) > 0 {
 		w.t.Fatalf("a start would make another machine of it: %v", d)
 	}
 	if l := w.obs.Launched; l != nil {
@@ -154,6 +159,16 @@ func (w *walker) changeDevice() {
 	})
 }
 
+// changeCPUs changes how many vCPUs there are, or can be.
+func (w *walker) changeCPUs() {
+	w.change(func(s *manifest.VirtualMachineSpec) {
+		s.CPU = &manifest.CPU{Count: rapid.IntRange(1, 4).Draw(w.t, "count")}
+		if w.coin("more later") {
+			s.CPU.MaxCount = 4
+		}
+	})
+}
+
 // unplugged is a card that the guest lets go of late, or that somebody takes out.
 func (w *walker) unplugged() {
 	if w.obs.Presence != driver.Alive {
@@ -171,7 +186,7 @@ func (w *walker) unplugged() {
 func TestLaws_randomPlugs_holdAtEachStep(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &walker{scene: newScene(func(s *manifest.VirtualMachineSpec) { s.Machine.HotplugPorts = 2 }).up(), t: t}
-		names := []string{"add nic", "remove nic", "nic", "unplugged", "ports", "add nic", "nic", "allow restart", "add disk", "remove disk", "medium", "device", "power state", "crash", "time", "deaf", "run state"}
+		names := []string{"add nic", "remove nic", "nic", "unplugged", "ports", "add nic", "nic", "allow restart", "add disk", "remove disk", "medium", "device", "cpus", "cpus", "power state", "crash", "time", "deaf", "run state"}
 		for range len(names) {
 			names = append(names, "pass 00")
 		}

@@ -375,6 +375,7 @@ func (w *walker) events() map[string]func() {
 		"unplugged":  w.unplugged,
 		"medium":     w.changeMedium,
 		"device":     w.changeDevice,
+		"cpus":       w.changeCPUs,
 		"ports": func() {
 			w.change(func(s *manifest.VirtualMachineSpec) { s.Machine.HotplugPorts = rapid.IntRange(0, 3).Draw(w.t, "ports") })
 		},

@@ -61,7 +61,7 @@ func (m *model) doHost(s Step) {
 		m.identify()
 	case StepCreateDisk, StepSetAside, StepGrowDisk, StepThrottleDisk:
 		m.workOnDisk(s)
-	case StepPlug, StepUnplug, StepDrop, StepMedium, StepForward:
+	case StepPlug, StepUnplug, StepDrop, StepMedium, StepAddCPUs, StepForward:
 		m.plugStep(s)
 	case StepStart:
 		m.start(s.Paused)
@@ -143,7 +143,7 @@ func (m *model) doRecord(s Step) {
 		delete(rec.Recreate, s.Disk)
 	case StepPlug:
 		plugged(rec, *s.Part)
-	case StepUnplug, StepDrop, StepMedium, StepForward:
+	case StepUnplug, StepDrop, StepMedium, StepAddCPUs, StepForward:
 	case StepRecordEnd, StepSetAside, StepGrowDisk, StepThrottleDisk, StepAgentShutdown, StepPowerdown, StepQuit, StepKill, StepThaw, StepPause, StepResume, StepClearIntent, StepDeleteSnapshot, StepLoadSnapshot:
 	}
 }

@@ -46,7 +46,7 @@ func (m *model) guest(spec *manifest.VirtualMachineSpec, id driver.Identity) *dr
 		UID: id.UID, MachineType: id.Machine.Type, CPUs: spec.CPU.VCPUs(), Memory: modelMemory,
 		Disks: []driver.GDisk{}, NICs: []driver.GNIC{}, Devices: []driver.GDevice{},
 	}
-	g.Topology = driver.Topology{Sockets: g.CPUs, Cores: 1, Threads: 1}
+	g.Topology = driver.Topology{Sockets: maxCPUs(spec.CPU), Cores: 1, Threads: 1}
 	if c := spec.CPU; c != nil {
 		g.CPUModel = c.Model
 		if t := c.Topology; t != nil {

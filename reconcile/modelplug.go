@@ -22,6 +22,18 @@ func (m *model) plugStep(s Step) {
 			}
 			l.Unplugs[s.Part.Name] = *s.Unplug
 		})
+	case StepAddCPUs:
+		if n := s.CPUs - m.obs.Guest.CPUs; n > 0 {
+			m.obs.Guest.CPUs, m.obs.Guest.AddedCPUs = s.CPUs, m.obs.Guest.AddedCPUs+n
+		}
+		m.relaunch(func(l *driver.Launched) {
+			cpu := manifest.CPU{}
+			if l.Spec.CPU != nil {
+				cpu = *l.Spec.CPU
+			}
+			cpu.Count = s.CPUs
+			l.Spec.CPU = &cpu
+		})
 	case StepMedium:
 		m.changeMedium(*s.Part)
 	case StepDrop:

@@ -54,6 +54,10 @@ func (p *planner) hot(changes []Change) hotPlan {
 	var parts []*partPlan
 	for _, c := range changes {
 		part, ok := partOf(c.Path)
+		if c.Path == "spec.cpu.count" {
+			p.addCPUs(&h, c)
+			continue
+		}
 		if !ok || part.List != driver.ListNICs && part.List != driver.ListDisks && part.List != driver.ListDevices {
 			h.owed = append(h.owed, c)
 			continue

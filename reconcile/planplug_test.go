@@ -108,3 +108,28 @@ func TestPlanMachine_ownUnplug_isNoDriftAndSomebodyElsesIs(t *testing.T) {
 		t.Errorf("what somebody has taken out is no drift: %+v", other.Changes)
 	}
 }
+
+func TestPlanMachine_vCPUs_areAddedAndNeverTakenAway(t *testing.T) {
+	started := func(s *manifest.VirtualMachineSpec) { s.CPU = &manifest.CPU{Count: 2, MaxCount: 4} }
+	for _, c := range []struct {
+		name  string
+		count int
+		plan  string
+		class Class
+		why   string
+	}{
+		{"more", 4, "add-cpus;", ClassLive, "by device_add"},
+		{"more than there are places", 5, "", ClassRestart, "started with places for 4"},
+		{"fewer", 1, "", ClassRestart, "not taken away while the guest runs"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := newScene(started).up().edit(func(s *manifest.VirtualMachineSpec) { s.CPU.Count = c.count }).plan()
+			if got := summary(p); got != c.plan {
+				t.Errorf("plan %q, want %q", got, c.plan)
+			}
+			if len(p.Changes) != 1 || p.Changes[0].Class != c.class || !strings.Contains(p.Changes[0].Why, c.why) {
+				t.Errorf("changes %+v, want %s since %q", p.Changes, c.class, c.why)
+			}
+		})
+	}
+}

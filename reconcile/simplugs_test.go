@@ -69,3 +69,7 @@ func (h *simHost) Forward(ctx context.Context, vm *manifest.VirtualMachine) erro
 func (h *simHost) Medium(ctx context.Context, vm *manifest.VirtualMachine, part driver.Part) error {
 	return h.plugs(ctx, vm.Metadata.Name, "medium "+part.Noun(), vm, Step{Kind: StepMedium, Part: &part})
 }
+
+func (h *simHost) AddCPUs(ctx context.Context, vm *manifest.VirtualMachine) error {
+	return h.plugs(ctx, vm.Metadata.Name, "add cpus", vm, Step{Kind: StepAddCPUs, CPUs: vm.Spec.CPU.VCPUs()})
+}

@@ -63,6 +63,8 @@ const (
 	StepDrop StepKind = "drop"
 	// StepMedium changes what is in a cdrom of a running QEMU.
 	StepMedium StepKind = "medium"
+	// StepAddCPUs adds vCPUs to a running QEMU.
+	StepAddCPUs StepKind = "add-cpus"
 	// StepForward changes the port forwards of a running QEMU.
 	StepForward StepKind = "forward"
 	// StepStart starts QEMU.
@@ -132,6 +134,8 @@ type Step struct {
 	Part *driver.Part `json:"part,omitempty"`
 	// File is what StepMedium puts in; empty for nothing.
 	File string `json:"file,omitempty"`
+	// CPUs is how many there are after StepAddCPUs.
+	CPUs int `json:"cpus,omitempty"`
 	// Unplug is what StepUnplug notes.
 	Unplug *driver.Unplug `json:"unplug,omitempty"`
 	// Slot is the time that a schedule named for StepScheduleSnapshot.

@@ -42,6 +42,8 @@ const (
 	EventUnplugged  = "Unplugged"
 	// EventMedium is a cdrom whose medium was changed.
 	EventMedium = "MediumChanged"
+	// EventCPUsAdded is a running machine that got more vCPUs.
+	EventCPUsAdded = "CPUsAdded"
 	// EventForwarded is a running machine whose port forwards were changed.
 	EventForwarded = "ForwardsChanged"
 	// EventDiskDeleted is a stored disk that a person deleted.
@@ -136,7 +138,7 @@ func Reasons() []string {
 		EventCreated, EventConfigured, EventPruned, EventDeleting, EventDeleted,
 		EventHeld, EventReleased, EventHoldEnded,
 		EventIdentity, EventDiskCreated, EventDiskSetAside, EventImagePulled, EventImagePullFailed, EventRecreateRequired,
-		EventPlugged, EventUnplugging, EventUnplugged, EventMedium, EventForwarded,
+		EventPlugged, EventUnplugging, EventUnplugged, EventMedium, EventCPUsAdded, EventForwarded,
 		EventDiskGrown, EventDiskThrottled, EventDiskDeleted, EventDiskAdopted, EventStarted, EventPoweringOff, EventQuitting, EventKilled,
 		EventPaused, EventResumed, EventThawed, EventCancelled, EventReady, EventNotReady,
 		EventRestartRequired, EventDrifted, EventManifestInvalid, EventDiskSpaceLow, EventProvisioning, EventProvisioningDrift,

@@ -126,7 +126,9 @@ func (c *check) checkCPU() {
 		c.find("spec.cpu.model", fmt.Sprintf("%s has no CPU model %q", c.host.Binary, cpu.Model),
 			suggest(cpu.Model, c.host.CPUModels, c.host.Binary+" -cpu help lists them"))
 	}
-	if n := cpu.VCPUs(); c.board.MaxCPU > 0 && n > c.board.MaxCPU {
+	if n := cpu.MaxCount; c.board.MaxCPU > 0 && n > c.board.MaxCPU {
+		c.find("spec.cpu.maxCount", fmt.Sprintf("%d vCPUs are more than the %d that board %s can have", n, c.board.MaxCPU, c.board.Name), "lower it, or use another machine.type")
+	} else if n := cpu.VCPUs(); c.board.MaxCPU > 0 && n > c.board.MaxCPU {
 		c.find("spec.cpu.count", fmt.Sprintf("%d vCPUs are more than the %d that board %s can have", n, c.board.MaxCPU, c.board.Name), "lower the count, or use another machine.type")
 	}
 }

@@ -98,7 +98,30 @@ func (d *Driver) start(ctx context.Context, req driver.StartRequest) (pid int, f
 	}
 	defer talk.close()
 	d.limitStarted(ctx, vm, talk)
+	if addedThen(req) > 0 {
+		d.addStarted(ctx, record, talk)
+		return l.child.pid, nil, nil // What it said first is no longer so.
+	}
 	return l.child.pid, l.look(ctx, talk), nil
+}
+
+// addedThen is how many vCPUs had been added to the machine that is started as it was then.
+func addedThen(req driver.StartRequest) int {
+	if req.From == nil || req.From.Guest == nil {
+		return 0
+	}
+	return req.From.Guest.AddedCPUs
+}
+
+// addStarted adds the vCPUs that had been added to the machine as it was then: devices
+// are of the size that goes with those that it was started with. What fails is seen by
+// the next look, and nothing is loaded into other devices.
+func (d *Driver) addStarted(ctx context.Context, record *driver.Launched, t *talk) {
+	ctx, cancel := context.WithTimeout(ctx, d.timing.Query)
+	defer cancel()
+	if err := addCPUs(ctx, t.conn, record.Spec.CPU.VCPUs()); err != nil {
+		d.log.WarnContext(ctx, "adding the vCPUs of a snapshot failed", "uid", record.UID, "err", err)
+	}
 }
 
 // compose is the object that is really started, its command line, and the launch
@@ -119,9 +142,14 @@ func (d *Driver) compose(ctx context.Context, req driver.StartRequest) (*manifes
 	if driver.BusFamilyOf(id.Machine.Type) == driver.FamilyPCIe {
 		ports = driver.PortsNeeded(&vm.Spec, id.Slots)
 	}
+	spec := vm.Spec
 	if req.From != nil {
 		// Memory is loaded into the very ports that it was of.
 		ports = req.From.Launched.PortCount()
+		if n := addedThen(req); n > 0 {
+			vm = vm.DeepCopy()
+			vm.Spec.CPU = withCount(vm.Spec.CPU, vm.Spec.CPU.VCPUs()-n)
+		}
 	}
 	cmd, err := Render(RenderInput{VM: vm, Identity: id, Host: host, Layout: d.layout, Kinds: d.kinds, Paused: req.Paused, Ports: ports})
 	if err != nil {
@@ -132,7 +160,7 @@ func (d *Driver) compose(ctx context.Context, req driver.StartRequest) (*manifes
 		return nil, Command{}, nil, err
 	}
 	return vm, cmd, &driver.Launched{
-		Version: driver.LaunchedVersion, UID: id.UID, Argv: cmd.Argv, Spec: vm.Spec, Generation: req.Generation,
+		Version: driver.LaunchedVersion, UID: id.UID, Argv: cmd.Argv, Spec: spec, Generation: req.Generation,
 		Machine: id.Machine.Type, Identity: id, QEMU: host.Version, BootID: boot, Ports: ports,
 	}, nil
 }

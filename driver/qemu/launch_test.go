@@ -44,6 +44,7 @@ func TestStart_pausedMachine_isConfirmedAndSeenInFull(t *testing.T) {
 		}},
 		NICs:    []driver.GNIC{{Name: "lan", Model: "virtio-net-pci", MAC: "52:54:00:aa:bb:cc"}},
 		Devices: []driver.GDevice{{Name: "rng0", Driver: "virtio-rng-pci"}},
+		Ports:   3,
 	}
 	if diff := cmp.Diff(want, o.Guest); diff != "" {
 		t.Errorf("guest (-want +got):\n%s", diff)

@@ -254,6 +254,8 @@ func (q *questions) details(ctx context.Context, d *Driver, conn *qmp.Conn, g *d
 			g.Watchdog = kind
 		case item.Name == driver.TPMDevice:
 			g.TPM = kind
+		case strings.HasPrefix(item.Name, portPrefix):
+			g.Ports++
 		case item.Name == scsiController, item.Name == usbController:
 			g.Controllers = append(g.Controllers, kind)
 		}

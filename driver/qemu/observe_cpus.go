@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"context"
+	"strings"
 
 	"github.com/maqet/maqet/driver"
 	"github.com/maqet/maqet/driver/qmp"
@@ -44,6 +45,9 @@ func (c *cpuQuestions) answers(ctx context.Context, d *Driver, conn *qmp.Conn, g
 	for _, place := range c.places {
 		if place.Path != "" {
 			g.CPUs += place.VCPUs
+			if strings.HasPrefix(place.Path, peripherals+"/") {
+				g.AddedCPUs += place.VCPUs
+			}
 			g.CPUModel = place.Type
 		}
 	}

@@ -59,6 +59,7 @@ func TestObserve_everyKindOfDevice_isSeenAsItIs(t *testing.T) {
 						{Name: "rng0", Driver: "virtio-rng-pci"},
 						{Name: "usb", Driver: "qemu-xhci"},
 					},
+					Ports: 4,
 				}
 			},
 		},

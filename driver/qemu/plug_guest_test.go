@@ -107,6 +107,8 @@ func (r *plugRig) again(more int) {
 	r.start(r.vm, false)
 	r.guest = r.shell()
 	cold := r.observe(r.vm, driver.DepthFull, driver.Alive)
+	// A start makes as many spare ports as before, beyond those that are used now.
+	live.Guest.Ports, live.Guest.AddedCPUs = cold.Guest.Ports, cold.Guest.AddedCPUs
 	if d := driver.DeviceDifferences(live.Guest, cold.Guest); len(d) > 0 {
 		r.t.Errorf("the next start made another machine: %v", d)
 	}
@@ -212,11 +214,13 @@ func diskPart(name string) driver.Part { return driver.Part{List: driver.ListDis
 
 func devicePart(name string) driver.Part { return driver.Part{List: driver.ListDevices, Name: name} }
 
+// TestPlug_guest_disksMediaAndDevicesComeAndGo also adds vCPUs, since a boot is dear.
 func TestPlug_guest_disksMediaAndDevicesComeAndGo(t *testing.T) {
 	iso := func(name string) string { return rawFile(t, shortDir(t)+"/"+name, 1<<20) }
 	first, second := iso("first"), iso("second")
 	r := bootPlugs(t, func(s *manifest.VirtualMachineSpec) {
 		s.Machine.HotplugPorts = 6
+		s.CPU = &manifest.CPU{Count: 1, MaxCount: 3}
 		s.Disks = []manifest.Disk{{Name: "cd", Media: manifest.MediaCDROM, Bus: manifest.BusVirtioSCSI}}
 	})
 	r.edit(func(s *manifest.VirtualMachineSpec) {
@@ -244,6 +248,14 @@ func TestPlug_guest_disksMediaAndDevicesComeAndGo(t *testing.T) {
 	}
 	sizes("4096", "6144", "8192")
 	r.guest.await("grep -q virtio_rng /sys/class/misc/hw_random/rng_available")
+
+	r.edit(func(s *manifest.VirtualMachineSpec) { s.CPU.Count = 2 })
+	r.must(r.AddCPUs(t.Context(), r.vm))
+	r.must(r.AddCPUs(t.Context(), r.vm))
+	r.guest.await("test -d /sys/devices/system/cpu/cpu1 && ! test -d /sys/devices/system/cpu/cpu2")
+	if n := r.observe(r.vm, driver.DepthGuest, driver.Alive).Guest.CPUs; n != 2 {
+		t.Errorf("QEMU has %d vCPUs, want 2", n)
+	}
 
 	// Media, in both directions.
 	medium := func(file string) {
@@ -273,6 +285,7 @@ func TestPlug_guest_disksMediaAndDevicesComeAndGo(t *testing.T) {
 	medium(first)
 	r.again(4)
 	sizes("4096", "6144", "8192")
+	r.guest.await("test $(nproc) = 2")
 
 	for _, name := range []string{"data", "scsi", "card"} {
 		r.unplug(diskPart(name))

@@ -102,6 +102,9 @@ func (r *renderer) cpu() {
 		return
 	}
 	text := "cpus=" + strconv.Itoa(c.VCPUs())
+	if c.MaxCount > 0 {
+		text += ",maxcpus=" + strconv.Itoa(c.MaxCount)
+	}
 	if t := c.Topology; t != nil {
 		text += fmt.Sprintf(",sockets=%d,cores=%d,threads=%d", max(t.Sockets, 1), max(t.Cores, 1), max(t.Threads, 1))
 	}

@@ -180,6 +180,12 @@ func boardCases() []argvCase {
 				Memory:   &manifest.Memory{Size: 192 << 20},
 			}
 		}},
+		{name: "vcpus-for-later", spec: func(string) manifest.VirtualMachineSpec {
+			return manifest.VirtualMachineSpec{
+				Machine: q35(),
+				CPU:     &manifest.CPU{Count: 2, MaxCount: 4, Topology: &manifest.Topology{Sockets: 1, Cores: 2, Threads: 2}},
+			}
+		}},
 		{name: "kernel", paused: true, spec: func(dir string) manifest.VirtualMachineSpec {
 			return manifest.VirtualMachineSpec{
 				Boot:   &manifest.Boot{Kernel: &manifest.Kernel{Image: dir + "/vmlinuz", Initrd: dir + "/initrd", Cmdline: "console=ttyS0 quiet"}},

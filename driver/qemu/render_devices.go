@@ -18,7 +18,10 @@ func FileNode(disk string) string { return disk + ".file" }
 // PortID is QEMU's id of a root port, which is also the name of the bus behind it.
 // It has two dots, since QEMU names the bus of a device "lan" itself, if it has
 // one, "lan.0".
-func PortID(index int) string { return fmt.Sprintf("maqet.port.%d", index) }
+func PortID(index int) string { return portPrefix + strconv.Itoa(index) }
+
+// portPrefix begins the id of each root port.
+const portPrefix = "maqet.port."
 
 // rootPort is one PCI Express root port. Eight share a device number. Function 0
 // is what makes the others visible, so ports are always rendered from 0 on.
