@@ -22,6 +22,7 @@ spec:
   memory: {size: 64Mi}
   disks: [{name: root, size: 1Mi}]
   serial: {log: true}
+  devices: [{name: vga, driver: VGA}]
   cloudInit: {userData: "#cloud-config\n"}
   shutdown: {timeout: 100ms}
 `

@@ -96,22 +96,14 @@ func runKeys(ctx context.Context, a *app, machine string, chords []string, hold 
 	}
 	if hold == 0 {
 		_, err = r.driver.Press(ctx, name, strokes, keyStep)
-		return pressed(name, err)
+		return err
 	}
 	for _, stroke := range strokes {
 		if err := r.driver.Hold(ctx, name, stroke, hold); err != nil {
-			return pressed(name, err)
+			return err
 		}
 	}
 	return nil
-}
-
-// pressed gives an error of the keyboard its subject.
-func pressed(name string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("vm/%s: %w", name, err)
 }
 
 // typeFlags are the flags of type.
@@ -199,7 +191,7 @@ func runType(ctx context.Context, a *app, args []string, flags typeFlags) error 
 	}
 	folders, err := r.driver.DataFolders(ctx, name)
 	if err != nil {
-		return pressed(name, err)
+		return err
 	}
 	layout, err := keyboard.ReadLayout(folders, flags.layout)
 	if errors.Is(err, keyboard.ErrNoLayout) {
@@ -229,7 +221,7 @@ func runType(ctx context.Context, a *app, args []string, flags typeFlags) error 
 		}
 		err = fmt.Errorf("%d of %d characters are typed for certain: %w", typed, len(ends), err)
 	}
-	return pressed(name, err)
+	return err
 }
 
 // textToType is the text that was given, or else read.
