@@ -130,7 +130,7 @@ func addGroups(root *cobra.Command, a *app) {
 		{"act", "Act on machines:", []*cobra.Command{
 			newStart(a), newStop(a), newRestart(a), newPause(a), newResume(a), newHold(a), newRelease(a), newDelete(a),
 		}},
-		{"guest", "Talk to a guest and keep its past:", []*cobra.Command{newExec(a), newCopy(a), newKeys(a), newType(a), newScreendump(a), newQMP(a), newSnapshot(a), newImage(a), newDisk(a), newProvision(a)}},
+		{"guest", "Talk to a guest and keep its past:", []*cobra.Command{newExec(a), newCopy(a), newConsole(a), newKeys(a), newType(a), newScreendump(a), newQMP(a), newSnapshot(a), newImage(a), newDisk(a), newProvision(a)}},
 		{"other", "Other:", []*cobra.Command{newVersion(a), newCompletion()}},
 	}
 	for _, g := range groups {
