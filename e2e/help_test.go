@@ -22,6 +22,7 @@ spec:
   memory: {size: 64Mi}
   disks: [{name: root, size: 1Mi}]
   serial: {log: true}
+  devices: [{name: vga, driver: VGA}]
   cloudInit: {userData: "#cloud-config\n"}
   shutdown: {timeout: 100ms}
 `
@@ -48,9 +49,12 @@ func talks(line string) bool {
 	return strings.HasPrefix(line, "maqet exec ") || strings.HasPrefix(line, "maqet cp ")
 }
 
+// expects tells an example that needs a guest which answers on its serial line.
+func expects(line string) bool { return strings.Contains(line, " --expect ") }
+
 // endless are the commands that only an interruption ends.
 func endless(line string) bool {
-	return strings.HasSuffix(line, " -f") || strings.HasSuffix(line, " -w") || watches(line)
+	return strings.HasPrefix(line, "maqet console ") && !expects(line) || strings.HasSuffix(line, " -f") || strings.HasSuffix(line, " -w") || watches(line)
 }
 
 // watches tells a command whose end by interruption is its regular one.
@@ -65,7 +69,7 @@ func TestHelp_everyExample_runs(t *testing.T) {
 		t.Run(line, func(t *testing.T) {
 			t.Parallel()
 			h := host.New(t, binary)
-			dir := exampleDir(t, talks(line))
+			dir := exampleDir(t, line)
 			h.Must(t, 0, "apply", "-f", filepath.Join(dir, "vms"), "--wait")
 			if talks(line) {
 				h.Must(t, 0, "exec", "web", "--", "sh", "-c", examplePrepare)
@@ -104,12 +108,20 @@ func keepDisk(t *testing.T, h *host.Host) {
 }
 
 // exampleDir has what the examples name: vms/, web.yaml, the file of an image, and what
-// is copied into a guest. The machine has a guest with an agent, or none.
-func exampleDir(t *testing.T, withGuest bool) string {
+// is copied into a guest. The machine has a guest with an agent, the one that echoes what
+// is typed, or none, as an example needs it.
+func exampleDir(t *testing.T, line string) string {
 	t.Helper()
 	dir := t.TempDir()
 	machine := exampleManifest
-	if withGuest {
+	if expects(line) {
+		machine += "  boot: {order: [echo]}\n"
+		machine = strings.Replace(machine, "size: 1Mi}", "size: 1Mi}, {name: echo, file: "+filepath.Join(dir, "echo.img")+", format: raw, readOnly: true}", 1)
+		if err := guest.WriteEcho(filepath.Join(dir, "echo.img")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if talks(line) {
 		g := guest.AgentPath(t)
 		machine = strings.Replace(machine, "64Mi", "160Mi", 1) + strings.NewReplacer("KERNEL", g.Kernel, "INITRD", g.Initrd, "CMDLINE", g.Cmdline).Replace(exampleGuest)
 	}

@@ -117,6 +117,13 @@ func cmdGuest(ts *testscript.TestScript, tiny, agent guest.Guest, neg bool, args
 	}
 }
 
+func cmdEchoGuest(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: echoguest FILE")
+	}
+	ts.Check(guest.WriteEcho(ts.MkAbs(args[0])))
+}
+
 // transcript is what a command has printed so far.
 type transcript struct {
 	mu  sync.Mutex

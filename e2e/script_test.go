@@ -24,6 +24,7 @@ import (
 //	pid FILE VM                write the pid of the VM's QEMU into FILE
 //	guest FILE...              put the tiny guest's paths for KERNEL and INITRD, and for
 //	                           AGENT_INITRD that of the guest with an agent
+//	echoguest FILE             write the disk of the guest that echoes what is typed
 //	interrupt FILE N REGEXP CMD...
 //	                           run maqet, send it SIGINT once its output matches, insist
 //	                           on exit code N, and write what it printed into FILE
@@ -58,7 +59,8 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code": cmdCode, "eventually": cmdEventually, "qemus": cmdQEMUs, "signal": cmdSignal, "pid": cmdPID, "interrupt": cmdInterrupt,
 			"endvirtiofsd": cmdEndVirtiofsd, "novirtiofsd": cmdNoVirtiofsd,
-			"guest": func(ts *testscript.TestScript, neg bool, args []string) { cmdGuest(ts, tiny, agent, neg, args) },
+			"echoguest": cmdEchoGuest,
+			"guest":     func(ts *testscript.TestScript, neg bool, args []string) { cmdGuest(ts, tiny, agent, neg, args) },
 		},
 	})
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
+	"sync"
 
 	"golang.org/x/term"
 )
@@ -20,6 +22,9 @@ type environment struct {
 	inTTY, outTTY, errTTY bool
 	// size is the columns and rows of stderr's terminal; zero where unknown.
 	size func() (columns, rows int)
+	// raw gives a command each key of the terminal at stdin as it is pressed, until restore
+	// is called; nil in tests.
+	raw func() (restore func(), err error)
 	// outlive leaves SIGHUP, which ends commands, to one that goes on; nil in tests.
 	outlive func()
 }
@@ -34,6 +39,7 @@ func stdEnvironment() environment {
 		in: os.Stdin, out: os.Stdout, err: os.Stderr,
 		getenv: os.Getenv, home: home, uid: os.Getuid(),
 		inTTY: isTerminal(os.Stdin), outTTY: isTerminal(os.Stdout), errTTY: isTerminal(os.Stderr),
+		raw:  rawTerminal,
 		size: func() (int, int) { return terminalSize(os.Stderr) },
 	}
 }
@@ -53,4 +59,15 @@ func terminalSize(f *os.File) (columns, rows int) {
 // color tells whether output may have colour (https://no-color.org).
 func (e environment) color(tty bool) bool {
 	return tty && e.getenv("NO_COLOR") == "" && e.getenv("TERM") != "dumb"
+}
+
+// rawTerminal sets the terminal at standard input to raw mode. Calling restore again does
+// nothing.
+func rawTerminal() (restore func(), err error) {
+	fd := int(os.Stdin.Fd())
+	before, err := term.MakeRaw(fd)
+	if err != nil {
+		return nil, fmt.Errorf("set the terminal to raw mode: %w", err)
+	}
+	return sync.OnceFunc(func() { _ = term.Restore(fd, before) }), nil // a terminal that is gone needs none
 }

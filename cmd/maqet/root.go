@@ -131,7 +131,8 @@ func addGroups(root *cobra.Command, a *app) {
 			newStart(a), newStop(a), newRestart(a), newPause(a), newResume(a), newHold(a), newRelease(a), newDelete(a),
 		}},
 		{"guest", "Talk to a guest and keep its past:", []*cobra.Command{
-			newExec(a), newCopy(a), newQMP(a), newSnapshot(a), newBackup(a), newImage(a), newDisk(a), newProvision(a),
+			newExec(a), newCopy(a), newConsole(a), newKeys(a), newType(a), newScreendump(a), newQMP(a),
+			newSnapshot(a), newBackup(a), newImage(a), newDisk(a), newProvision(a),
 		}},
 		{"other", "Other:", []*cobra.Command{newSchema(a), newVersion(a), newCompletion()}},
 	}

@@ -61,33 +61,62 @@ func (d *Driver) Logs(ctx context.Context, name string, req LogRequest, w io.Wri
 }
 
 func (d *Driver) readLog(ctx context.Context, path string, req LogRequest, w io.Writer) (err error) {
+	r, err := d.openReader(path, req)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.close()) }()
+	return r.copy(ctx, w)
+}
+
+// logReader reads a log from a place in it that is known already.
+type logReader struct {
+	watch  *fileWatch
+	f      *os.File
+	at     int64
+	follow bool
+}
+
+// openReader finds where the wanted part of a log begins.
+func (d *Driver) openReader(path string, req LogRequest) (*logReader, error) {
 	watch, err := d.watchFile(path, req.Follow)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() { err = errors.Join(err, watch.close()) }()
 	f, err := os.Open(path) //nolint:gosec // a file of the layout
 	if err != nil {
-		return err
+		return nil, errors.Join(err, watch.close())
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	at, err := tailOffset(f, req.Tail)
-	if err != nil {
-		return err
+	r := &logReader{watch: watch, f: f, follow: req.Follow}
+	if r.at, err = tailOffset(f, req.Tail); err != nil {
+		return nil, errors.Join(err, r.close())
 	}
+	return r, nil
+}
+
+// copy writes what is there, and what comes then if that is wanted.
+func (r *logReader) copy(ctx context.Context, w io.Writer) error {
 	for {
-		if at, err = copyFrom(w, f, at); err != nil || !req.Follow {
+		if err := r.more(w); err != nil || !r.follow {
 			return err
 		}
-		if err := watch.next(ctx); err != nil {
+		if err := r.watch.next(ctx); err != nil {
 			return err
 		}
 		// A log that has become shorter was rotated; its content was shown already.
-		if info, err := f.Stat(); err == nil && info.Size() < at {
-			at = 0
+		if info, err := r.f.Stat(); err == nil && info.Size() < r.at {
+			r.at = 0
 		}
 	}
 }
+
+// more writes what there is now.
+func (r *logReader) more(w io.Writer) (err error) {
+	r.at, err = copyFrom(w, r.f, r.at)
+	return err
+}
+
+func (r *logReader) close() error { return errors.Join(r.watch.close(), r.f.Close()) }
 
 // copyFrom copies what f holds behind an offset, and returns the new offset.
 func copyFrom(w io.Writer, f *os.File, at int64) (int64, error) {

@@ -242,6 +242,12 @@ func (l Layout) QMPLock(vm string) string { return l.lock("qmp-" + vm) }
 // file systems are frozen.
 func (l Layout) AgentLock(vm string) string { return l.lock("qga-" + vm) }
 
+// SerialLock is held while connected to SerialSocket.
+func (l Layout) SerialLock(vm string) string { return l.lock("serial-" + vm) }
+
+// SerialLeave is written by who wants SerialLock and asks its holder to leave.
+func (l Layout) SerialLeave(vm string) string { return l.SerialLock(vm) + ".leave" }
+
 // DatabaseLock is held for one transaction.
 func (l Layout) DatabaseLock() string { return l.lock("db") }
 
