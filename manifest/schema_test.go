@@ -131,6 +131,7 @@ func TestSchema_bad_beyondIsNamed(t *testing.T) {
 		"disk_buses",     // keys that depend on each other
 		"disks",          // keys that depend on each other
 		"extra_args",     // what maqet passes itself
+		"max_count",      // arithmetic
 		"memory_step",    // arithmetic
 		"merge_and_tags", // how YAML is written
 	}
