@@ -117,6 +117,11 @@ func (c *cloning) rest(from *manifest.VirtualMachine) {
 			c.note("device %s: kept; it hands a device of the host to one machine at a time", d.Name)
 		}
 	}
+	for _, f := range s.Filesystems {
+		if !f.ReadOnly {
+			c.note("filesystem %s: kept; both machines write to %s", f.Name, f.Path)
+		}
+	}
 	if s.TPM != nil {
 		c.note("tpm: it is a new one; what the guest has sealed with the old one it cannot open")
 	}

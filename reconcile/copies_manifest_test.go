@@ -58,6 +58,13 @@ func TestCloned_whatOnlyOneMayHave_isRemovedAndTold(t *testing.T) {
 			want: func(s *manifest.VirtualMachineSpec) { s.Readiness = nil },
 			says: []string{"192.0.2.1 port 80, which is the other machine"},
 		},
+		"a folder that both write to": {
+			change: func(s *manifest.VirtualMachineSpec) {
+				s.Filesystems = []manifest.Filesystem{{Name: "src", Path: "/srv/src"}, {Name: "docs", Path: "/srv/docs", ReadOnly: true}}
+			},
+			want: func(*manifest.VirtualMachineSpec) {},
+			says: []string{"both machines write to /srv/src"},
+		},
 		"files": {
 			change: func(s *manifest.VirtualMachineSpec) {
 				s.Disks = append(s.Disks,
