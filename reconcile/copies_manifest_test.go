@@ -60,7 +60,7 @@ func TestCloned_whatOnlyOneMayHave_isRemovedAndTold(t *testing.T) {
 		},
 		"a folder that both write to": {
 			change: func(s *manifest.VirtualMachineSpec) {
-				s.Filesystems = []manifest.Filesystem{{Name: "src", Path: "/srv/src"}, {Name: "docs", Path: "/srv/docs", ReadOnly: true}}
+				s.Filesystems = []manifest.Filesystem{{Name: "src", Path: "/srv/src", Driver: manifest.Filesystem9P}, {Name: "docs", Path: "/srv/docs", ReadOnly: true, Driver: manifest.Filesystem9P}}
 			},
 			want: func(*manifest.VirtualMachineSpec) {},
 			says: []string{"both machines write to /srv/src"},
