@@ -428,10 +428,18 @@ func (w *walker) runStates() {
 	}
 }
 
+// drift is a guest that somebody has changed by hand: it has a vCPU more where there is
+// a place for one, and else more memory.
 func (w *walker) drift() {
-	if w.obs.Presence == driver.Alive {
-		w.obs.Guest.CPUs++
+	if w.obs.Presence != driver.Alive {
+		return
 	}
+	g := w.obs.Guest
+	if t := g.Topology; g.CPUs < t.Sockets*t.Cores*t.Threads {
+		g.CPUs++
+		return
+	}
+	g.Memory += 1 << 20
 }
 
 func (w *walker) hold() {
