@@ -99,26 +99,6 @@ func dropBitmaps(ctx context.Context, c *qmp.Conn, nodes map[string]namedNode, w
 	return failed
 }
 
-// bitmaps are the dirty bitmaps of the disks that QEMU has open.
-func (p *copier) bitmaps(ctx context.Context, name string) (map[string][]driver.Bitmap, error) {
-	found := map[string][]driver.Bitmap{}
-	err := p.visit(ctx, name, func(ctx context.Context, c *qmp.Conn) error {
-		nodes, err := namedNodes(ctx, c)
-		for _, n := range nodes {
-			if strings.HasPrefix(n.Name, "#") {
-				continue
-			}
-			for _, m := range n.Bitmaps {
-				if m.Name != "" {
-					found[n.Name] = append(found[n.Name], m.bitmap())
-				}
-			}
-		}
-		return err
-	})
-	return found, err
-}
-
 func (m nodeBitmap) bitmap() driver.Bitmap {
 	return driver.Bitmap{
 		Name: m.Name, Broken: m.Inconsistent, Persistent: m.Persistent, Recording: m.Recording, Busy: m.Busy, Dirty: m.Count,

@@ -14,6 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/maqet/maqet/driver"
+	"github.com/maqet/maqet/driver/disk"
+	"github.com/maqet/maqet/driver/qmp"
 	"github.com/maqet/maqet/manifest"
 )
 
@@ -286,4 +288,45 @@ func TestCopyDisks_required_isRefusedWithoutAFreeze(t *testing.T) {
 	}
 	c.nothingLeft(t)
 	c.noFiles(t, "a")
+}
+
+// all makes copies from beginning to end. The files are QEMU's no more when it returns,
+// and gone when it fails.
+func (p *copier) all(ctx context.Context, name string, req driver.CopyRequest, begin func(context.Context) (driver.Copy, error), tell func(driver.CopyProgress)) (driver.Copy, error) {
+	made, err := begin(ctx)
+	if err != nil {
+		return made, err
+	}
+	if err = p.wait(ctx, name, made, tell); err == nil {
+		err = p.finish(ctx, name, made)
+	}
+	if err == nil {
+		for _, d := range made.Disks {
+			err = errors.Join(err, disk.Settle(d.Path))
+		}
+	}
+	if err != nil {
+		err = errors.Join(err, p.undo(ctx, name, req, made))
+	}
+	return made, err
+}
+
+// bitmaps are the dirty bitmaps of the disks that QEMU has open.
+func (p *copier) bitmaps(ctx context.Context, name string) (map[string][]driver.Bitmap, error) {
+	found := map[string][]driver.Bitmap{}
+	err := p.visit(ctx, name, func(ctx context.Context, c *qmp.Conn) error {
+		nodes, err := namedNodes(ctx, c)
+		for _, n := range nodes {
+			if strings.HasPrefix(n.Name, "#") {
+				continue
+			}
+			for _, m := range n.Bitmaps {
+				if m.Name != "" {
+					found[n.Name] = append(found[n.Name], m.bitmap())
+				}
+			}
+		}
+		return err
+	})
+	return found, err
 }

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/maqet/maqet/driver"
-	"github.com/maqet/maqet/driver/disk"
 	"github.com/maqet/maqet/driver/qmp"
 )
 
@@ -142,25 +141,4 @@ func (p *copier) jobFailed(d driver.CopyMade, job *driver.Job) error {
 		err = fmt.Errorf("%w; %s", err, p.images.FreeWords(d.Path))
 	}
 	return fmt.Errorf("disk %s: %w", d.Name, err)
-}
-
-// all makes copies from beginning to end. The files are QEMU's no more when it returns,
-// and gone when it fails.
-func (p *copier) all(ctx context.Context, name string, req driver.CopyRequest, begin func(context.Context) (driver.Copy, error), tell func(driver.CopyProgress)) (driver.Copy, error) {
-	made, err := begin(ctx)
-	if err != nil {
-		return made, err
-	}
-	if err = p.wait(ctx, name, made, tell); err == nil {
-		err = p.finish(ctx, name, made)
-	}
-	if err == nil {
-		for _, d := range made.Disks {
-			err = errors.Join(err, disk.Settle(d.Path))
-		}
-	}
-	if err != nil {
-		err = errors.Join(err, p.undo(ctx, name, req, made))
-	}
-	return made, err
 }
