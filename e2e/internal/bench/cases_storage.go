@@ -31,6 +31,14 @@ func storageCases() []Case {
 			Aim: "≤ 1.1", Heavy: true, Open: openPause,
 		},
 		{
+			Name: "backup-full", Does: fmt.Sprintf("maqet backup now --full of a running guest, %d MiB on its disk", written), Against: "qemu-img create, blockdev-backup until its job has ended, sync, sha256sum",
+			Aim: "≤ 1.1", Heavy: true, Open: func(ctx context.Context, lab *Lab) (Bench, error) { return openBackup(ctx, lab, true) },
+		},
+		{
+			Name: "backup-increment", Does: fmt.Sprintf("maqet backup now of it, %d MiB of which have changed", rewritten), Against: "the same with a bitmap",
+			Heavy: true, Open: func(ctx context.Context, lab *Lab) (Bench, error) { return openBackup(ctx, lab, false) },
+		},
+		{
 			Name: "image-pull", Does: fmt.Sprintf("maqet image pull of %d MiB over HTTP", pullSize>>20), Against: "curl, then sha256sum",
 			Aim: "≤ 1.1", Heavy: true, Open: openPull,
 		},

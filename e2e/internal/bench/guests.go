@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -47,8 +48,8 @@ type guests struct {
 	twin twin
 }
 
-// openGuests boots both, and has both fill memory if asked to.
-func openGuests(ctx context.Context, lab *Lab, name string, touch bool) (*guests, error) {
+// openGuests boots both, and has both fill memory if asked to. Keys are added to the spec.
+func openGuests(ctx context.Context, lab *Lab, name string, touch bool, keys ...string) (*guests, error) {
 	kernel, initrd := filepath.Join(lab.Guest, "vmlinuz"), filepath.Join(lab.Guest, "initrd.img")
 	for _, path := range []string{kernel, initrd} {
 		if _, err := os.Stat(path); err != nil {
@@ -59,7 +60,7 @@ func openGuests(ctx context.Context, lab *Lab, name string, touch bool) (*guests
 	if err != nil {
 		return nil, err
 	}
-	text := fmt.Sprintf(linux, kernel, initrd)
+	text := fmt.Sprintf(linux, kernel, initrd) + strings.Join(keys, "")
 	if err := s.write([]string{guestName}, func(int, string) string { return text }); err != nil {
 		return nil, err
 	}
@@ -114,13 +115,14 @@ func awaitLog(ctx context.Context, log string, deadline time.Time) error {
 
 // touch fills memory of both guests.
 func (g *guests) touch(ctx context.Context) error {
-	for _, socket := range []string{g.layout.SerialSocket(guestName), filepath.Join(filepath.Dir(g.twin.Socket), "serial.sock")} {
-		if err := tell(ctx, socket, fmt.Sprintf("dd if=/dev/urandom of=/tmp/touched bs=1M count=%d", touched)); err != nil {
-			return err
-		}
-	}
-	return nil
+	what := fmt.Sprintf("dd if=/dev/urandom of=/tmp/touched bs=1M count=%d", touched)
+	return errors.Join(tell(ctx, g.ourSerial(), what), tell(ctx, g.rawSerial(), what))
 }
+
+// ourSerial and rawSerial are the sockets of the guests' serial lines.
+func (g *guests) ourSerial() string { return g.layout.SerialSocket(guestName) }
+
+func (g *guests) rawSerial() string { return filepath.Join(filepath.Dir(g.twin.Socket), "serial.sock") }
 
 // tell has a guest's shell do something, and waits until it has.
 func tell(ctx context.Context, socket, what string) error {
