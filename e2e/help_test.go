@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -80,6 +81,9 @@ func TestHelp_everyExample_runs(t *testing.T) {
 			if strings.Contains(line, keptExample) {
 				keepDisk(t, h)
 			}
+			if backsUp(line) {
+				h.Must(t, 0, "backup", "now", "web")
+			}
 			want := 0
 			if endless(line) && !watches(line) {
 				want = 130
@@ -90,6 +94,9 @@ func TestHelp_everyExample_runs(t *testing.T) {
 		})
 	}
 }
+
+// backsUp tells a command about backups, which needs one.
+func backsUp(line string) bool { return strings.Contains(line, "maqet backup ") }
 
 // keptExample is what the examples say was kept of a deleted machine.
 const keptExample = "kept/web-1a2b3c4d"
@@ -125,8 +132,13 @@ func exampleDir(t *testing.T, line string) string {
 		g := guest.AgentPath(t)
 		machine = strings.Replace(machine, "64Mi", "160Mi", 1) + strings.NewReplacer("KERNEL", g.Kernel, "INITRD", g.Initrd, "CMDLINE", g.Cmdline).Replace(exampleGuest)
 	}
-	if err := os.Mkdir(filepath.Join(dir, "vms"), 0o700); err != nil {
-		t.Fatal(err)
+	for _, folder := range []string{"vms", "backups"} {
+		if err := os.Mkdir(filepath.Join(dir, folder), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if backsUp(line) {
+		machine += fmt.Sprintf("  backup: {target: %q}\n", filepath.Join(dir, "backups"))
 	}
 	for name, text := range map[string]string{
 		"web.yaml": machine, "vms/web.yaml": machine, "vms/image.yaml": exampleImage, "disk.raw": strings.Repeat("disk", 1<<10),
@@ -181,7 +193,7 @@ func listsCommands(heading string) bool {
 func runExample(t *testing.T, h *host.Host, dir, line string) (code int, printed string) {
 	t.Helper()
 	// A folder of the host is the example's own.
-	line = strings.ReplaceAll(line, "/etc/maqet/vms", filepath.Join(dir, "vms"))
+	line = strings.NewReplacer("/etc/maqet/vms", filepath.Join(dir, "vms"), "/srv/look", filepath.Join(dir, "look")).Replace(line)
 	const shell = "set -o pipefail; fpath=(x \"$HOME\"); mkdir -p ~/.config/fish/completions; "
 	cmd := exec.CommandContext(t.Context(), "bash", "-c", shell+line)
 	if endless(line) {

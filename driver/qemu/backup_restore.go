@@ -95,13 +95,16 @@ func (d *Driver) RestoreBackup(ctx context.Context, vm *manifest.VirtualMachine,
 }
 
 // RestoreBackupTo makes files of the disks of a run in a folder, whatever the machine
-// does.
+// does. The folder is made if it is not there; the one it is in must be.
 func (d *Driver) RestoreBackupTo(ctx context.Context, vm, target, id, dir string, tell func(driver.BackupStage)) (driver.BackupRestored, error) {
 	run, err := d.verified(ctx, target, vm, id, tell)
 	if err != nil {
 		return driver.BackupRestored{}, restoreError(vm, err)
 	}
 	done := driver.BackupRestored{Run: run}
+	if err := os.Mkdir(dir, dirPerm); err != nil && !errors.Is(err, fs.ErrExist) {
+		return done, restoreError(vm, err)
+	}
 	for _, disk := range run.Disks {
 		to := filepath.Join(dir, disk.File)
 		tell(driver.BackupStage{What: "restoring " + disk.Name})
