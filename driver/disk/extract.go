@@ -120,11 +120,18 @@ func (i *Images) again(ctx context.Context, do func() error) error {
 	for range snapshotReads {
 		err = do()
 		var tool *ToolError
-		if err == nil || ctx.Err() != nil || !errors.As(err, &tool) || tool.Line == "" || !strings.Contains(tool.Line, "snapshot") {
+		if err == nil || ctx.Err() != nil || !errors.As(err, &tool) || !ofSnapshots(tool.Line) {
 			return err
 		}
 	}
 	return err
+}
+
+// ofSnapshots tells whether qemu-img complains of the table of snapshots. Its last line
+// may be a piece of advice that does not name it, "You can force-remove this extra
+// metadata".
+func ofSnapshots(line string) bool {
+	return strings.Contains(line, "snapshot") || strings.Contains(line, "extra metadata")
 }
 
 // CheckRoom refuses when what is to be written to dir does not fit, and a reserve.

@@ -167,3 +167,28 @@ func TestCheckRoom_tooLittle_namesBoth(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestAgain_tableOfSnapshotsMoved_isReadAnew has qemu-img say what it says of a table
+// that is being moved.
+func TestAgain_tableOfSnapshotsMoved_isReadAnew(t *testing.T) {
+	i := New(Config{})
+	for line, again := range map[string]bool{
+		"Could not read snapshots: Input/output error":                        true,
+		"Too much extra metadata in snapshot table entry 3":                   true,
+		"You can force-remove this extra metadata with qemu-img check -r all": true,
+		"Failed to find snapshot then":                                        true,
+		"Could not open '/x/data.qcow2': No such file or directory":           false,
+		"error while writing at byte 0: No space left on device":              false,
+	} {
+		calls := 0
+		err := i.again(t.Context(), func() error {
+			if calls++; calls == 1 {
+				return &ToolError{Line: line}
+			}
+			return nil
+		})
+		if (err == nil) != again {
+			t.Errorf("%q: %d calls, error %v", line, calls, err)
+		}
+	}
+}
