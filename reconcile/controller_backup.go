@@ -34,10 +34,12 @@ func (c *Controller) backUp(ctx context.Context, r *run) {
 // makeBackup makes one backup, when few others are being made, and has the machine looked
 // at again.
 func (c *Controller) makeBackup(ctx context.Context, name string, slot time.Time) {
+	again := func() {}
 	defer func() {
 		c.mu.Lock()
 		delete(c.backingUp, name)
 		c.mu.Unlock()
+		again() // once another one may be begun
 	}()
 	select {
 	case c.backups <- struct{}{}:
@@ -52,15 +54,12 @@ func (c *Controller) makeBackup(ctx context.Context, name string, slot time.Time
 		return
 	case errors.Is(err, filelock.ErrHeld) || errors.Is(err, ErrBusy):
 		// Somebody else is at the machine. Nothing tells of the end of that.
-		c.queue.AddAfter(name, c.engine.cfg.Timing.Query)
+		again = func() { c.queue.AddAfter(name, c.engine.cfg.Timing.Query) }
 		return
 	case err != nil:
 		c.log.Warn("a backup could not be made", "vm", name, "err", err)
 	default:
 		c.log.Info("a backup is there", "vm", name, "run", report.Run.ID, "type", report.Run.Type, "why", report.Run.Why)
 	}
-	c.mu.Lock()
-	delete(c.backingUp, name)
-	c.mu.Unlock()
-	c.queue.Add(name)
+	again = func() { c.queue.Add(name) }
 }

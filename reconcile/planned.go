@@ -104,6 +104,16 @@ func (s Step) effect() string {
 	if s.Size != 0 {
 		words = append(words, "size "+s.Size.String())
 	}
+	if s.Part != nil {
+		words = append(words, s.Part.String())
+	}
+	if s.CPUs != 0 {
+		words = append(words, fmt.Sprintf("to %d", s.CPUs))
+	}
+	if s.Throttle != nil {
+		iops, bps := s.Throttle.Limits()
+		words = append(words, fmt.Sprintf("iops %d bps %d", iops, bps))
+	}
 	if s.Paused {
 		words = append(words, "paused")
 	}
@@ -140,21 +150,26 @@ func (s Step) allowed() string {
 	}
 }
 
-// take uses up what steps need, or says which of them nobody has forecast. A stop may
-// take any number of them.
+// repeats tells whether a step that was forecast once may be made any number of times: a
+// guest that does not listen is asked again to power off, or to let go of a device.
+func (s Step) repeats() bool { return s.allowed() == "stop" || s.Kind == StepUnplug }
+
+// take uses up what steps need, or says which of them nobody has forecast.
 func (a allowance) take(steps []Step) error {
 	if a == nil {
 		return nil
 	}
 	for _, s := range steps {
 		word := s.allowed()
-		if word == "" || word == "stop" && a[word] > 0 {
+		if word == "" {
 			continue
 		}
 		if a[word] == 0 {
 			return fmt.Errorf("%w: to %s is not in it", ErrPlanLeft, s.effect())
 		}
-		a[word]--
+		if !s.repeats() {
+			a[word]--
+		}
 	}
 	return nil
 }

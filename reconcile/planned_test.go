@@ -91,6 +91,36 @@ func TestApply_worldLeavesThePlanMeanwhile_stepIsNotDone(t *testing.T) {
 	})
 }
 
+// TestAllowance_stepsOfTheSameKind_areToldApart holds that leave to plug one thing in is
+// none to plug in another, and that a guest may be asked again.
+func TestAllowance_stepsOfTheSameKind_areToldApart(t *testing.T) {
+	part := func(kind StepKind, name string) Step {
+		return Step{Kind: kind, Part: &driver.Part{List: driver.ListNICs, Name: name}}
+	}
+	cpus := func(n int) Step { return Step{Kind: StepAddCPUs, CPUs: n} }
+	limit := func(n int) Step {
+		return Step{Kind: StepThrottleDisk, Disk: "root", Throttle: &manifest.Throttle{IOPS: n}}
+	}
+	leave := func() allowance {
+		f := MachineForecast{Passes: []Plan{{Steps: []Step{part(StepPlug, "lan"), part(StepUnplug, "dmz"), cpus(2), limit(10), {Kind: StepQuit}}}}}
+		return f.allow()
+	}
+	for _, s := range []Step{part(StepPlug, "dmz"), part(StepUnplug, "lan"), cpus(3), limit(20), {Kind: StepStart}} {
+		if err := leave().take([]Step{s}); !errors.Is(err, ErrPlanLeft) {
+			t.Errorf("%s: %v, want it refused", s.effect(), err)
+		}
+	}
+	a := leave()
+	for _, s := range []Step{part(StepUnplug, "dmz"), part(StepUnplug, "dmz"), part(StepPlug, "lan"), {Kind: StepQuit}, {Kind: StepKill}, {Kind: StepClearIntent}} {
+		if err := a.take([]Step{s}); err != nil {
+			t.Errorf("%s: %v", s.effect(), err)
+		}
+	}
+	if err := a.take([]Step{part(StepPlug, "lan")}); !errors.Is(err, ErrPlanLeft) {
+		t.Errorf("plugged in twice: %v", err)
+	}
+}
+
 func labelled(vm *manifest.VirtualMachine) *manifest.VirtualMachine {
 	vm.Metadata.Labels = map[string]string{"a": "b"}
 	return vm

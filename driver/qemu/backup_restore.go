@@ -157,6 +157,19 @@ type restoration struct {
 // waitingSuffix ends the names of restored disks that wait for their own.
 const waitingSuffix = ".restored"
 
+// notRestoring refuses to make an empty disk where a restored one waits for its name: the
+// restore was cut off, and the machine would have disks of two times.
+func notRestoring(path string) error {
+	waiting := path + waitingSuffix
+	if _, err := os.Lstat(waiting); err != nil {
+		return nil //nolint:nilerr // there is none, or nobody can tell; making the disk tells
+	}
+	return fmt.Errorf("a restore of a backup was cut off, and has left %s", waiting)
+}
+
+// restoreAgain is the remedy for that.
+const restoreAgain = "run maqet backup restore again, or remove the file for an empty disk"
+
 func (r *restoration) all(ctx context.Context, safety bool) error {
 	if err := r.find(); err != nil {
 		return err

@@ -369,6 +369,24 @@ func TestBackup_secrets_areNotInTheManifest(t *testing.T) {
 	}
 }
 
+// TestRestoreBackup_cutOff_noEmptyDiskIsMade is a restore that was killed when one of two
+// disks had its name: the other one is not made anew, until the restore was seen through.
+func TestRestoreBackup_cutOff_noEmptyDiskIsMade(t *testing.T) {
+	b := newBackupRig(t)
+	b.up()
+	b.writes("data", "write -P 1 0 64k")
+	run := b.made(manifest.BackupFull, "first")
+	b.down()
+	data := b.layout.Disk("web", "data")
+	b.must(os.Rename(data, data+waitingSuffix))
+	if err := b.CreateDisk(t.Context(), b.web, "data"); err == nil || !strings.Contains(err.Error(), waitingSuffix) {
+		t.Fatalf("an empty disk was made: %v", err)
+	}
+	_, err := b.RestoreBackup(t.Context(), b.web, b.looks(), b.target, run.ID, true, func(driver.BackupStage) {})
+	b.must(err)
+	b.holds(data, "read -P 1 0 64k")
+}
+
 func TestRestoreBackup_stopped_setsDisksAndKeepsTheOld(t *testing.T) {
 	b := newBackupRig(t)
 	b.up()

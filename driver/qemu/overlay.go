@@ -30,6 +30,9 @@ func (d *Driver) CreateOverlay(ctx context.Context, vm *manifest.VirtualMachine,
 		if !image.Present {
 			return fail(op, machine, fmt.Errorf("image %s is not here", want.Image), "run maqet image pull "+want.Image)
 		}
+		if err := notRestoring(d.layout.Disk(machine, name)); err != nil {
+			return fail(op, machine, err, restoreAgain)
+		}
 		return fail(op, machine, d.createOverlay(ctx, machine, want, image), "")
 	}
 	return fail(op, machine, errors.New("the machine has no such disk"), "name one of spec.disks")

@@ -20,6 +20,9 @@ func (d *Driver) CreateDisk(ctx context.Context, vm *manifest.VirtualMachine, na
 	if err != nil {
 		return fail(op, vm.Metadata.Name, err, "make it yourself, or give the disk a size instead")
 	}
+	if err := notRestoring(d.layout.Disk(vm.Metadata.Name, name)); err != nil {
+		return fail(op, vm.Metadata.Name, err, restoreAgain)
+	}
 	if err := d.ofNoImage(vm.Metadata.Name, name); err != nil {
 		return fail(op, vm.Metadata.Name, err, "")
 	}
