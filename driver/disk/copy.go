@@ -46,14 +46,11 @@ func (i *Images) Restore(ctx context.Context, from, path string) (err error) {
 		return fail(from, op, err)
 	}
 	dir := filepath.Dir(path)
-	if err := makeFolder(dir); err != nil {
-		return fail(path, op, err)
-	}
-	lock, err := i.lockFolder(ctx, dir)
+	unlock, err := i.lockFolder(ctx, path, op)
 	if err != nil {
-		return &Error{Path: path, Op: op, Err: fmt.Errorf("another process makes a disk here: %w", err)}
+		return err
 	}
-	defer func() { _ = lock.Unlock() }()
+	defer unlock()
 	if err := sweep(dir); err != nil {
 		return fail(path, op, err)
 	}

@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/maqet/maqet/internal/durable"
-	"github.com/maqet/maqet/internal/filelock"
 	"github.com/maqet/maqet/manifest"
 )
 
@@ -56,15 +55,11 @@ func (i *Images) Create(ctx context.Context, path string, size manifest.Quantity
 			Hint: "use a multiple of " + strconv.Itoa(sectorSize) + " bytes",
 		}
 	}
-	dir := filepath.Dir(path)
-	if err := makeFolder(dir); err != nil {
-		return fail(path, op, err)
-	}
-	lock, err := i.lockFolder(ctx, dir)
+	unlock, err := i.lockFolder(ctx, path, op)
 	if err != nil {
-		return &Error{Path: path, Op: op, Err: fmt.Errorf("another process makes a disk here: %w", err)}
+		return err
 	}
-	defer func() { _ = lock.Unlock() }()
+	defer unlock()
 	return wrap(path, op, i.createLocked(ctx, path, size.Bytes()))
 }
 
@@ -79,14 +74,22 @@ func makeFolder(dir string) error {
 	return durable.SyncDir(filepath.Dir(dir))
 }
 
-// lockFolder waits for the right to create images in dir.
-func (i *Images) lockFolder(ctx context.Context, dir string) (*filelock.Lock, error) {
+// lockFolder makes the folder of a path, and waits for the right to create images in it.
+func (i *Images) lockFolder(ctx context.Context, path, op string) (unlock func(), err error) {
+	dir := filepath.Dir(path)
+	if err := makeFolder(dir); err != nil {
+		return nil, fail(path, op, err)
+	}
 	if limit := i.timing.Lock; limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
-	return i.locks.Lock(ctx, filepath.Join(dir, createLock))
+	lock, err := i.locks.Lock(ctx, filepath.Join(dir, createLock))
+	if err != nil {
+		return nil, &Error{Path: path, Op: op, Err: fmt.Errorf("another process makes a disk here: %w", err)}
+	}
+	return func() { _ = lock.Unlock() }, nil // the kernel frees it all the same
 }
 
 // createLocked creates while the folder's lock is held.

@@ -3,7 +3,6 @@ package disk
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 
@@ -27,15 +26,11 @@ func (i *Images) CreateFrom(ctx context.Context, path, source string, format man
 	if err != nil {
 		return wrap(path, op, err)
 	}
-	dir := filepath.Dir(path)
-	if err := makeFolder(dir); err != nil {
-		return fail(path, op, err)
-	}
-	lock, err := i.lockFolder(ctx, dir)
+	unlock, err := i.lockFolder(ctx, path, op)
 	if err != nil {
-		return &Error{Path: path, Op: op, Err: fmt.Errorf("another process makes a disk here: %w", err)}
+		return err
 	}
-	defer func() { _ = lock.Unlock() }()
+	defer unlock()
 	return wrap(path, op, i.copyLocked(ctx, path, source, from))
 }
 

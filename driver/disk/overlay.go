@@ -58,15 +58,11 @@ func (i *Images) CreateOverlay(ctx context.Context, path string, base Base, size
 	if _, err := os.Stat(base.Path); err != nil {
 		return &Error{Path: path, Op: op, Err: fmt.Errorf("the image that it is made of: %w", err), Hint: "fetch the image again with: maqet image pull"}
 	}
-	dir := filepath.Dir(path)
-	if err := makeFolder(dir); err != nil {
-		return fail(path, op, err)
-	}
-	lock, err := i.lockFolder(ctx, dir)
+	unlock, err := i.lockFolder(ctx, path, op)
 	if err != nil {
-		return &Error{Path: path, Op: op, Err: fmt.Errorf("another process makes a disk here: %w", err)}
+		return err
 	}
-	defer func() { _ = lock.Unlock() }()
+	defer unlock()
 	return wrap(path, op, i.overlayLocked(ctx, path, base, size.Bytes()))
 }
 

@@ -15,17 +15,7 @@ import (
 // stands still for half a second by its own clock.
 func jobPeer(t *testing.T, failure string) (socket string) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "raw") //nolint:usetesting // A long test name would not fit a socket's path.
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	socket = filepath.Join(dir, "q.sock")
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = listener.Close() })
+	socket, listener := listen(t)
 	go func() {
 		conn, err := listener.Accept()
 		if err == nil {

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// peer is a QMP server whose guest runs from the n-th query-status on.
-func peer(t *testing.T, runsFrom int) (socket string, asked <-chan string) {
+// listen makes a socket whose path is short enough.
+func listen(t *testing.T) (socket string, listener *net.UnixListener) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "raw") //nolint:usetesting // A long test name would not fit a socket's path.
 	if err != nil {
@@ -22,11 +22,18 @@ func peer(t *testing.T, runsFrom int) (socket string, asked <-chan string) {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	socket = filepath.Join(dir, "q.sock")
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	listener, err = net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = listener.Close() })
+	return socket, listener
+}
+
+// peer is a QMP server whose guest runs from the n-th query-status on.
+func peer(t *testing.T, runsFrom int) (socket string, asked <-chan string) {
+	t.Helper()
+	socket, listener := listen(t)
 	commands := make(chan string, 100)
 	go func() {
 		conn, err := listener.Accept()
@@ -119,19 +126,10 @@ func TestAsk_pipeline_readsEveryAnswerRefusalsToo(t *testing.T) {
 
 func TestEnd_serverLetsGo_saysWhenConnectedAndWhenEnded(t *testing.T) {
 	t.Parallel()
-	dir, err := os.MkdirTemp("", "raw") //nolint:usetesting // A long test name would not fit a socket's path.
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "q.sock"), Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = listener.Close() })
+	socket, listener := listen(t)
 	said, out := io.Pipe()
 	ended := make(chan error, 1)
-	go func() { ended <- run([]string{"end", filepath.Join(dir, "q.sock")}, out) }()
+	go func() { ended <- run([]string{"end", socket}, out) }()
 	conn, err := listener.Accept()
 	if err != nil {
 		t.Fatal(err)
