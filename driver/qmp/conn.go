@@ -177,8 +177,12 @@ func (c *Conn) dispatch(line []byte) error {
 			c.ending.Store(m.event)
 		}
 		c.hub.publish(*m.event)
-	case !greeted:
+	case !greeted && m.reply.id == c.mark:
 		return protocolError(line, nil, "a reply came before the greeting, so this is no QMP socket")
+	case !greeted:
+		// QEMU finishes what a client before has asked, and who comes while it does is
+		// sent the answer before the greeting: the two come from different threads of it.
+		c.late.Add(1)
 	default:
 		return c.deliver(line, m.reply)
 	}

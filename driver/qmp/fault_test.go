@@ -64,7 +64,7 @@ func TestDial_peerLies_protocolErrorSaysHow(t *testing.T) {
 		script     qmptest.Script
 	}{
 		{"no QMP", "not a QMP message", func(p *qmptest.Peer) { p.Line("SSH-2.0-OpenSSH_9.2"); p.Stall() }},
-		{"reply first", "before the greeting", func(p *qmptest.Peer) { p.Line(`{"return": {}, "id": "1"}`); p.Stall() }},
+		{"reply first", "before the greeting", func(p *qmptest.Peer) { p.Reply(p.Expect("qmp_capabilities"), nil); p.Stall() }},
 		{"greeting without version", "greeting cannot be read", func(p *qmptest.Peer) { p.Line(`{"QMP": {}}`); p.Stall() }},
 		{"greeting of a wrong type", "greeting cannot be read", func(p *qmptest.Peer) { p.Line(`{"QMP": 1}`); p.Stall() }},
 	} {
